@@ -1,0 +1,89 @@
+"""Attention. Each token asks, every token answers, and what is read is a weighted mean of the answers.
+
+The equation softmax(QKᵀ/√d)V and its fast twins are functions, in `kernels.py`; the module here owns the weights that
+make q, k and v, and hands them to the kernel it was given. It knows nothing of who watches.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from clearhead.model.cache import LayerCache
+from clearhead.model.config import AttentionConfig
+from clearhead.model.kernels import Kernel, Scoring, attention_weights, equation, fused
+from clearhead.model.masks import Mask
+from clearhead.model.norms import Norm
+from clearhead.model.positions import Rotation
+
+__all__ = ["Attention", "attention_weights", "equation", "fused"]
+
+
+class Attention(nn.Module):
+    """Self- or cross-attention: multi-head, grouped-query or multi-query (Vaswani et al. 2017, §3.2.2).
+
+    kernel: the plain function from q, k, v to each head's output. Swap it to watch or to change attention.
+    """
+
+    def __init__(self, config: AttentionConfig, d_model: int) -> None:
+        super().__init__()
+        self.config = config
+        self.d_head = width = config.head_width(d_model)
+        self.scale = config.scale if config.scale is not None else width**-0.5
+        self.q_proj = nn.Linear(d_model, config.n_heads * width, bias=config.bias.q)
+        self.k_proj = nn.Linear(d_model, config.kv_heads * width, bias=config.bias.k)
+        self.v_proj = nn.Linear(d_model, config.kv_heads * width, bias=config.bias.v)
+        self.o_proj = nn.Linear(config.n_heads * width, d_model, bias=config.bias.out)
+        norm = config.qk_norm
+        widths = (width, width)
+        if norm is not None and norm.over == "width":
+            widths = (config.n_heads * width, config.kv_heads * width)
+        self.q_norm = Norm(norm.norm, widths[0]) if norm is not None else None
+        self.k_norm = Norm(norm.norm, widths[1]) if norm is not None else None
+        self.sinks = nn.Parameter(torch.zeros(config.n_heads)) if config.sinks else None
+        self.kernel: Kernel = fused
+
+    def forward(
+        self,
+        x: Float[Tensor, "B Tq C"],
+        *,
+        mask: Mask,
+        memory: Float[Tensor, "B Tk C"] | None = None,
+        rotation: Rotation | None = None,
+        key_rotation: Rotation | None = None,
+        cache: LayerCache | None = None,
+    ) -> Float[Tensor, "B Tq C"]:
+        """What each token of `x` reads: from `x` itself, or from `memory` where it is given.
+
+        rotation turns the new queries and keys. key_rotation, where given, turns all keys, cached ones too, which are
+        then cached unturned: for rotary scalings whose angles change as the text grows.
+        """
+        q = self._heads(self.q_proj(x), self.q_norm)  # (B, H, Tq, D)
+        if rotation is not None:
+            q = rotation.turn(q)
+        if memory is not None and cache is not None and cache.length:
+            k, v = cache.k, cache.v
+        else:
+            source = x if memory is None else memory
+            k = self._heads(self.k_proj(source), self.k_norm)  # (B, Hkv, T, D)
+            v = self._heads(self.v_proj(source))
+            if rotation is not None and key_rotation is None:
+                k = rotation.turn(k)
+            if cache is not None:
+                k, v = cache.append(k, v)
+        if key_rotation is not None:
+            k = key_rotation.turn(k)
+        scoring = Scoring(self.scale, mask, self.config.softcap, self.sinks)
+        out = self.kernel(q, k, v, scoring, dropout=self.config.dropout if self.training else 0.0)
+        result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))
+        return result
+
+    def _heads(self, x: Float[Tensor, "B T HD"], norm: Norm | None = None) -> Float[Tensor, "B H T D"]:
+        if norm is not None and norm.weight.shape[0] != self.d_head:
+            x = norm(x)
+        heads = x.unflatten(-1, (-1, self.d_head))
+        if norm is not None and norm.weight.shape[0] == self.d_head:
+            heads = norm(heads)
+        split: Tensor = heads.transpose(1, 2)
+        return split

@@ -1,0 +1,126 @@
+"""The key/value cache: what earlier tokens said, kept so that it need not be worked out again.
+
+It is an argument of the call, never an attribute of a module: `decoder(ids, cache=cache)` reads it and appends to it.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from clearhead.errors import InputError
+
+
+class LayerCache:
+    """Keys and values of one layer, in storage that doubles when it is full."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._k: Tensor | None = None
+        self._v: Tensor | None = None
+
+    @property
+    def k(self) -> Float[Tensor, "B Hkv T D"]:
+        """The keys kept so far."""
+        assert self._k is not None
+        return self._k[:, :, : self.length]
+
+    @property
+    def v(self) -> Float[Tensor, "B Hkv T Dv"]:
+        """The values kept so far."""
+        assert self._v is not None
+        return self._v[:, :, : self.length]
+
+    def append(
+        self, k: Float[Tensor, "B Hkv T D"], v: Float[Tensor, "B Hkv T Dv"]
+    ) -> tuple[Float[Tensor, "B Hkv Tk D"], Float[Tensor, "B Hkv Tk Dv"]]:
+        """Add new keys and values, and return all of them."""
+        length = self.length + k.shape[2]
+        if self._k is None or self._v is None:
+            self._k, self._v = k, v  # the first call keeps what it was given, without a copy
+        else:
+            if torch.is_grad_enabled() and (k.requires_grad or self._k.requires_grad):
+                self._k, self._v = torch.cat((self.k, k), dim=2), torch.cat((self.v, v), dim=2)
+            else:
+                self._k = _written(self._k, self.length, k)
+                self._v = _written(self._v, self.length, v)
+        self.length = length
+        return self.k, self.v
+
+    def select(self, rows: Int[Tensor, " n"]) -> None:
+        """Keep these rows of the batch, in this order (beam search)."""
+        if self._k is not None and self._v is not None:
+            self._k, self._v = self.k.index_select(0, rows), self.v.index_select(0, rows)
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` tokens; what others still hold of the rest stays as it was."""
+        self.length = min(self.length, length)
+        if self._k is not None and self._v is not None:
+            self._k, self._v = self.k.clone(), self.v.clone()
+
+
+def _written(store: Tensor, at: int, new: Tensor) -> Tensor:
+    end = at + new.shape[2]
+    if end > store.shape[2]:
+        grown = store.new_empty(*store.shape[:2], max(end, 2 * store.shape[2]), store.shape[3])
+        grown[:, :, :at] = store[:, :, :at]
+        store = grown
+    store[:, :, at:end] = new
+    return store
+
+
+class Cache:
+    """The caches of all layers of a decoder, and which of the kept tokens are padding.
+
+    `cross` holds the keys and values of the encoder's output, worked out once.
+    """
+
+    def __init__(self, n_layers: int) -> None:
+        self.layers = [LayerCache() for _ in range(n_layers)]
+        self.cross = [LayerCache() for _ in range(n_layers)]
+        self.length = 0
+        self.real: Bool[Tensor, "B T"] | None = None
+        self.positions: Int[Tensor, "B T"] | None = None
+
+    def extend(
+        self, real: Bool[Tensor, "B T"], positions: Int[Tensor, "B T"]
+    ) -> tuple[Bool[Tensor, "B Tk"], Int[Tensor, "B Tk"]]:
+        """Note the new tokens; return which of all tokens are real, and the positions of all."""
+        if self.real is not None and self.real.shape[0] != real.shape[0]:
+            raise InputError(
+                f"the cache holds a batch of {self.real.shape[0]} and the ids are a batch of {real.shape[0]}; "
+                "begin a new Cache for a new batch."
+            )
+        self.real = real if self.real is None else torch.cat((self.real, real), dim=1)
+        self.positions = positions if self.positions is None else torch.cat((self.positions, positions), dim=1)
+        self.length = self.real.shape[1]
+        return self.real, self.positions
+
+    def next_positions(self, real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+        """Where new tokens stand: counted on from the last real one; padding takes no position."""
+        if self.positions is None:
+            start = torch.zeros(real.shape[0], 1, dtype=torch.long, device=real.device)
+        else:
+            start = self.positions.amax(dim=1, keepdim=True) + 1
+        return start + count_positions(real)
+
+    def select(self, rows: Int[Tensor, " n"]) -> None:
+        """Keep these rows of the batch, in this order."""
+        for layer in (*self.layers, *self.cross):
+            layer.select(rows)
+        if self.real is not None and self.positions is not None:
+            self.real, self.positions = self.real[rows], self.positions[rows]
+
+    def crop(self, length: int) -> None:
+        """Forget all but the first `length` tokens."""
+        for layer in self.layers:
+            layer.crop(length)
+        if self.real is not None and self.positions is not None:
+            self.real, self.positions = self.real[:, :length], self.positions[:, :length]
+        self.length = min(self.length, length)
+
+
+def count_positions(real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+    """0, 1, 2 … over the real tokens; padding before the first stands at −1, later padding repeats."""
+    return real.long().cumsum(dim=1) - 1

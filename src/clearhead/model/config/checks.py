@@ -1,0 +1,48 @@
+"""Checks. What a config asks of its own values, each refusal in one line that says what to choose instead."""
+
+from __future__ import annotations
+
+from clearhead.errors import ConfigError
+
+LARGEST = 2**40
+"""No count in a config may pass this; sizes are multiplied before anything is allocated."""
+
+
+def check_counts(owner: object, *names: str, at_least: int = 1, at_most: int = LARGEST) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is None:
+            continue
+        where = f"{type(owner).__name__}.{name}"
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise ConfigError(f"{where}={value!r} is not a whole number; give an int.")
+        if not at_least <= value <= at_most:
+            raise ConfigError(f"{where}={value} lies outside {at_least}…{at_most}; choose a value in that range.")
+
+
+def check_numbers(owner: object, *names: str, above: float = 0.0, inclusive: bool = False) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if value is None:
+            continue
+        where = f"{type(owner).__name__}.{name}"
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < float("inf"):
+            raise ConfigError(f"{where}={value!r} is not a finite number; give a float.")
+        if value < above or (value == above and not inclusive):
+            bound = "at least" if inclusive else "above"
+            raise ConfigError(f"{where}={value} must be {bound} {above}; choose a larger value.")
+
+
+def check_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
+    value = getattr(owner, name)
+    if value not in choices:
+        where = f"{type(owner).__name__}.{name}"
+        raise ConfigError(f"{where}={value!r} is not a choice; choose one of {', '.join(choices)}.")
+
+
+def check_dropout(owner: object, *names: str) -> None:
+    for name in names:
+        value = getattr(owner, name)
+        if not isinstance(value, int | float) or not 0.0 <= value < 1.0:
+            where = f"{type(owner).__name__}.{name}"
+            raise ConfigError(f"{where}={value!r} is no probability below 1; choose 0.0 ≤ {name} < 1.0.")

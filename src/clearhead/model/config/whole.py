@@ -1,0 +1,133 @@
+"""The whole model, as a choice: an embedding, one or two stacks, a head, and how weights begin."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from clearhead.errors import ConfigError
+from clearhead.model.config.checks import check_counts, check_dropout, check_numbers
+from clearhead.model.config.heads import Head, SequenceClassification
+from clearhead.model.config.layers import Activation, Norm, StackConfig
+from clearhead.model.config.positions import Sinusoidal
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingConfig:
+    """From ids to vectors: E[id]·scale + position + token type, then a norm.
+
+    width: the table's own width where it is not d_model (ALBERT, ELECTRA); a projection follows.
+    scale: the factor, e.g. √d_model, rounded to the table's dtype as Gemma does. token_types: how many (BERT: 2).
+    """
+
+    width: int | None = None
+    scale: float | None = None
+    norm: Norm | None = None
+    token_types: int = 0
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_counts(self, "width")
+        check_counts(self, "token_types", at_least=0)
+        check_numbers(self, "scale")
+        check_dropout(self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormalInit:
+    """Every matrix from N(0, std²). scale_residual: what writes to the residual stream gets std/√(2·layers) (GPT-2)."""
+
+    std: float = 0.02
+    scale_residual: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "std")
+
+
+@dataclass(frozen=True, kw_only=True)
+class XavierInit:
+    """Matrices uniform in ±√(6/(in+out)) (Glorot & Bengio 2010); embeddings from N(0, 1/d_model) (Vaswani 2017)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class T5Init:
+    """Each matrix from N(0, factor²/fan_in), q also by 1/√d_head since T5 scores by q·k alone (Raffel et al. 2020)."""
+
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "factor")
+
+
+Init = NormalInit | XavierInit | T5Init
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """Ids with a meaning to the model itself; eos may be several."""
+
+    pad: int | None = None
+    bos: int | None = None
+    eos: tuple[int, ...] = ()
+    decoder_start: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """A whole model: an embedding, one or two stacks, and a head.
+
+    vocab_size: V. d_model: C, the width of the residual stream. context: the longest text that positions reach.
+    An encoder alone reads both ways (BERT); a decoder alone reads what came before (GPT); both together translate (T5).
+    pooler: a dense layer with this activation over the first token (BERT), given as `output.pooled`.
+    shared_embedding: encoder and decoder have one table.
+    """
+
+    vocab_size: int
+    d_model: int
+    context: int
+    encoder: StackConfig | None = None
+    decoder: StackConfig | None = None
+    embedding: EmbeddingConfig = field(default_factory=EmbeddingConfig)
+    head: Head | None = None
+    pooler: Activation | None = None
+    shared_embedding: bool = True
+    tokens: SpecialTokens = field(default_factory=SpecialTokens)
+    init: Init = field(default_factory=NormalInit)
+
+    def __post_init__(self) -> None:
+        check_counts(self, "vocab_size", "d_model", "context")
+        if self.encoder is None and self.decoder is None:
+            raise ConfigError("ModelConfig has neither an encoder nor a decoder; give at least one StackConfig.")
+        for stack in self.stacks:
+            for layer in range(stack.n_layers if isinstance(stack.attention, tuple) else 1):
+                width = stack.attention_of(layer).head_width(self.d_model)
+                rotary = stack.rotary(layer)
+                if rotary is not None:
+                    rotary.width(width)
+            if isinstance(stack.position, Sinusoidal) and (self.embedding.width or self.d_model) % 2:
+                raise ConfigError(f"sinusoidal positions need an even width; d_model={self.d_model} is odd.")
+        if self.decoder is not None:
+            has_cross = self.decoder.cross_attention is not None
+            if self.encoder is not None and not has_cross:
+                raise ConfigError("a decoder beside an encoder needs StackConfig.cross_attention to read it.")
+            if self.encoder is None and has_cross:
+                raise ConfigError("StackConfig.cross_attention reads an encoder, and ModelConfig.encoder is None.")
+            if has_cross:
+                assert self.decoder.cross_attention is not None
+                self.decoder.cross_attention.head_width(self.d_model)
+        elif self.encoder is not None and self.encoder.cross_attention is not None:
+            raise ConfigError("an encoder has nothing to cross-attend to; leave cross_attention out.")
+        if isinstance(self.head, SequenceClassification) and self.head.pooling == "pooler" and self.pooler is None:
+            raise ConfigError("the head reads the pooler, and ModelConfig.pooler is None; name its activation.")
+
+    @property
+    def stacks(self) -> tuple[StackConfig, ...]:
+        """The stacks there are, encoder first."""
+        return tuple(stack for stack in (self.encoder, self.decoder) if stack is not None)
+
+    @property
+    def architecture(self) -> Literal["encoder", "decoder", "encoder-decoder"]:
+        """Which of the three it is."""
+        if self.encoder is not None and self.decoder is not None:
+            return "encoder-decoder"
+        return "encoder" if self.encoder is not None else "decoder"

@@ -1,0 +1,74 @@
+"""The embedding: from ids to vectors. What a token is, plus where it stands, plus which text it belongs to."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clearhead.errors import InputError
+from clearhead.model.config import Learned, ModelConfig, Sinusoidal, StackConfig
+from clearhead.model.norms import Norm
+from clearhead.model.positions import LearnedPositions, check_context, sinusoids
+
+
+class Embedding(nn.Module):
+    """E[id]·scale + position + token type, then the norm and, where the table is narrower than C, a projection."""
+
+    def __init__(self, config: ModelConfig, stack: StackConfig, tokens: nn.Embedding | None = None) -> None:
+        super().__init__()
+        self.config = config.embedding
+        self.context = config.context
+        width = self.config.width if self.config.width is not None else config.d_model
+        self.tokens = tokens if tokens is not None else nn.Embedding(config.vocab_size, width)
+        self.types = nn.Embedding(self.config.token_types, width) if self.config.token_types else None
+        learned = stack.position if isinstance(stack.position, Learned) else None
+        self.positions = LearnedPositions(learned, config.context, width) if learned is not None else None
+        self.sinusoidal = stack.position if isinstance(stack.position, Sinusoidal) else None
+        self.norm = Norm(self.config.norm, width) if self.config.norm is not None else None
+        self.project = nn.Linear(width, config.d_model) if width != config.d_model else None
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"],
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+    ) -> Float[Tensor, "B T C"]:
+        """The first state of the residual stream.
+
+        Raises InputError for ids outside the vocabulary, ContextError past the learned positions.
+        """
+        self.check_ids(input_ids)
+        x: Tensor = self.tokens(input_ids)
+        if self.config.scale is not None:
+            x = x * torch.tensor(self.config.scale, dtype=x.dtype, device=x.device)
+        if self.types is not None:
+            x = x + self.types(token_type_ids if token_type_ids is not None else torch.zeros_like(input_ids))
+        if self.positions is not None:
+            if positions.numel() and positions.device.type == "cpu":
+                check_context(int(positions.max()), self.context)
+            x = x + self.positions(positions)
+        if self.sinusoidal is not None:
+            x = x + sinusoids(positions, x.shape[-1], self.sinusoidal, x.dtype)
+        if self.norm is not None:
+            x = self.norm(x)
+        if self.training and self.config.dropout:
+            x = F.dropout(x, self.config.dropout)
+        return x if self.project is None else self.project(x)
+
+    def check_ids(self, input_ids: Int[Tensor, "B T"]) -> None:
+        """Raise InputError unless the ids are a non-empty batch of known tokens (looked at on the CPU only)."""
+        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
+            shape = tuple(input_ids.shape)
+            raise InputError(
+                f"ids of shape {shape} are not a batch of texts; give (batch, tokens), at least one token."
+            )
+        if input_ids.device.type == "cpu":
+            low, high = int(input_ids.min()), int(input_ids.max())
+            if low < 0 or high >= self.tokens.num_embeddings:
+                bad = low if low < 0 else high
+                raise InputError(
+                    f"id {bad} is outside the vocabulary of {self.tokens.num_embeddings}; "
+                    "use the tokenizer that belongs to this model."
+                )

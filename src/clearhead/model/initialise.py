@@ -1,0 +1,79 @@
+"""Initialisation. How weights begin, as the papers give it: a normal of one width, Xavier, or T5 by fan-in."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from clearhead.model.attention import Attention
+from clearhead.model.config import ModelConfig, NormalInit, T5Init, XavierInit
+from clearhead.model.feedforward import FeedForward
+from clearhead.model.heads import LanguageModelHead, MaskedLanguageModelHead
+from clearhead.model.positions import LearnedPositions, RelativeBias
+
+
+@torch.no_grad()
+def initialise(model: nn.Module, config: ModelConfig) -> None:
+    """Draw all weights anew from torch's generator. Norms stay at one (or zero, for 1 + w), biases at zero."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            module.bias.zero_()
+    match config.init:
+        case NormalInit():
+            _normal(model, config.init, layers=sum(stack.n_layers for stack in config.stacks))
+        case XavierInit():
+            _xavier(model, config.d_model)
+        case T5Init():
+            _t5(model, config.init.factor, config.d_model)
+
+
+def _tables(model: nn.Module) -> list[Tensor]:
+    """The matrices that are looked up or scored against, rather than multiplied through."""
+    found: list[Tensor] = []
+    for module in model.modules():
+        if isinstance(module, nn.Embedding | LearnedPositions | RelativeBias):
+            found.append(module.weight)
+        elif isinstance(module, LanguageModelHead | MaskedLanguageModelHead) and module.weight is not None:
+            found.append(module.weight)
+    return found
+
+
+def _normal(model: nn.Module, init: NormalInit, layers: int) -> None:
+    """GPT-2 and BERT: N(0, std²). GPT-2 also shrinks what writes to the stream by √(2·layers) (Radford 2019, §2.3)."""
+    for table in _tables(model):
+        table.normal_(0.0, init.std)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(0.0, init.std)
+    if init.scale_residual:
+        for module in model.modules():
+            if isinstance(module, Attention):
+                module.o_proj.weight.div_(math.sqrt(2 * layers))
+            elif isinstance(module, FeedForward):
+                module.down.weight.div_(math.sqrt(2 * layers))
+
+
+def _xavier(model: nn.Module, d_model: int) -> None:
+    for table in _tables(model):
+        table.normal_(0.0, d_model**-0.5)
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            nn.init.xavier_uniform_(module.weight)
+
+
+def _t5(model: nn.Module, factor: float, d_model: int) -> None:
+    """Mesh TensorFlow's: N(0, factor²/fan_in), q by another 1/√d_head (Raffel et al. 2020, as their code has it)."""
+    for module in model.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.normal_(0.0, factor * module.in_features**-0.5)
+    for table in _tables(model):
+        table.normal_(0.0, factor)
+    for module in model.modules():
+        if isinstance(module, Attention):
+            module.q_proj.weight.normal_(0.0, factor * (d_model * module.d_head) ** -0.5)
+        elif isinstance(module, RelativeBias):
+            module.weight.normal_(0.0, factor * d_model**-0.5)
+        elif isinstance(module, LanguageModelHead) and module.weight is not None:
+            module.weight.normal_(0.0, factor * d_model**-0.5)

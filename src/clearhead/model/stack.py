@@ -1,0 +1,108 @@
+"""A stack: an embedding, blocks one after another, and a last norm. An encoder is one, a decoder is one."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clearhead.model.block import Block
+from clearhead.model.cache import Cache
+from clearhead.model.config import ALiBi, ModelConfig, Rotary, StackConfig, T5Bias
+from clearhead.model.embedding import Embedding
+from clearhead.model.masks import Mask, SlopeBias, Window
+from clearhead.model.norms import Norm
+from clearhead.model.positions import RelativeBias, Rotation, alibi_slopes
+
+Stream = Float[Tensor, "B T C"]
+
+
+class Stack(nn.Module):
+    """Embedding, N blocks, norm. `bidirectional` only tells T5's buckets apart; the mask says who may read whom."""
+
+    def __init__(
+        self, config: ModelConfig, stack: StackConfig, *, bidirectional: bool, tokens: nn.Embedding | None = None
+    ) -> None:
+        super().__init__()
+        self.config = stack
+        self.embedding = Embedding(config, stack, tokens)
+        layers = 1 if stack.share_layers else stack.n_layers
+        self.blocks = nn.ModuleList(Block(stack, layer, config.d_model) for layer in range(layers))
+        self.norm = Norm(stack.norm, config.d_model) if stack.final_norm else None
+        heads = stack.attention_of(0).n_heads
+        position = stack.position
+        self.bias = RelativeBias(position, heads, bidirectional=bidirectional) if isinstance(position, T5Bias) else None
+
+    def block(self, layer: int) -> Block:
+        """The block that runs as layer `layer`."""
+        block = self.blocks[0 if self.config.share_layers else layer]
+        assert isinstance(block, Block)
+        return block
+
+    def forward(
+        self,
+        input_ids: Int[Tensor, "B T"],
+        positions: Int[Tensor, "B T"],
+        mask: Mask,
+        *,
+        token_type_ids: Int[Tensor, "B T"] | None = None,
+        memory: Float[Tensor, "B Tm C"] | None = None,
+        memory_mask: Mask | None = None,
+        cache: Cache | None = None,
+        keep_hidden: bool = False,
+    ) -> tuple[Stream, tuple[Stream, ...]]:
+        """The last vectors, and, where asked for, the stream after the embedding and after each block."""
+        x = self.embedding(input_ids, positions, token_type_ids)
+        mask = self._with_bias(mask, x)
+        masks: dict[int | None, Mask] = {}
+        rotations: dict[tuple[Rotary, int], tuple[Rotation, Rotation | None]] = {}
+        hidden = [x] if keep_hidden else []
+        for layer in range(self.config.n_layers):
+            block = self.block(layer)
+            window = block.attention.config.window
+            if window not in masks:
+                masks[window] = mask if window is None else mask.and_(Window(window))
+            rotary = self.config.rotary(layer)
+            rotation = key_rotation = None
+            if rotary is not None:
+                key = (rotary, block.attention.d_head)
+                if key not in rotations:
+                    rotations[key] = self._rotation(*key, positions, cache, x.dtype)
+                rotation, key_rotation = rotations[key]
+            x = block(
+                x,
+                mask=masks[window],
+                rotation=rotation,
+                key_rotation=key_rotation,
+                memory=memory,
+                memory_mask=memory_mask,
+                cache=cache.layers[layer] if cache is not None else None,
+                cross_cache=cache.cross[layer] if cache is not None else None,
+            )
+            if keep_hidden:
+                hidden.append(x)
+        if self.norm is not None:
+            x = self.norm(x)
+            if keep_hidden:
+                hidden[-1] = x
+        return x, tuple(hidden)
+
+    def _with_bias(self, mask: Mask, x: Stream) -> Mask:
+        if self.bias is not None:
+            return mask.plus(self.bias())
+        if isinstance(self.config.position, ALiBi):
+            slopes = alibi_slopes(self.config.attention_of(0).n_heads, self.config.position.max_bias)
+            return mask.plus(SlopeBias(slopes.to(x.device)))
+        return mask
+
+    @staticmethod
+    def _rotation(
+        rotary: Rotary, d_head: int, positions: Int[Tensor, "B T"], cache: Cache | None, dtype: torch.dtype
+    ) -> tuple[Rotation, Rotation | None]:
+        """The rotation of the new tokens, and of all of them where earlier angles change with the length."""
+        if not rotary.depends_on_length:
+            return Rotation.at(rotary, d_head, positions, 0, dtype), None
+        everyone = cache.positions if cache is not None and cache.positions is not None else positions
+        length = int(everyone.max()) + 1
+        new = Rotation.at(rotary, d_head, positions, length, dtype)
+        return new, Rotation.at(rotary, d_head, everyone, length, dtype)

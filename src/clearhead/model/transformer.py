@@ -1,0 +1,291 @@
+"""The three architectures. An Encoder reads both ways, a Decoder reads what came before, an EncoderDecoder has both.
+
+All are made of the one block. Each is called on ids and returns an `Output`, whose `logits` (or `hidden`, where there
+is no head) is the result. `build(config)` gives the one that a config describes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from clearhead.errors import InputError
+from clearhead.model.cache import Cache, count_positions
+from clearhead.model.config import ModelConfig
+from clearhead.model.heads import (
+    LanguageModelHead,
+    MaskedLanguageModelHead,
+    Pooler,
+    SentenceEmbeddingHead,
+    SequenceClassificationHead,
+    TokenClassificationHead,
+    build_head,
+)
+from clearhead.model.initialise import initialise
+from clearhead.model.masks import Causal, Documents, KeyPadding, Mask, Prefix, Rule
+from clearhead.model.stack import Stack
+
+Ids = Int[Tensor, "B T"]
+Real = Bool[Tensor, "B T"] | Int[Tensor, "B T"]
+
+
+@dataclass(frozen=True, eq=False)
+class Output:
+    """What a model gives back. Fields that the model or the call does not have are None.
+
+    hidden: the last vectors, after the final norm. logits: (B, T, V), (B, T, labels) or (B, labels), by the head.
+    embedding: the text's vector, of a sentence embedder. pooled: the pooler's. hidden_states: the stream after the
+    embedding and after each block, on request. memory: the encoder's last vectors, in an encoder-decoder.
+    """
+
+    hidden: Float[Tensor, "B T C"]
+    logits: Float[Tensor, "B *rest"] | None = None
+    embedding: Float[Tensor, "B C"] | None = None
+    pooled: Float[Tensor, "B C"] | None = None
+    hidden_states: tuple[Float[Tensor, "B T C"], ...] = ()
+    memory: Float[Tensor, "B Tm C"] | None = None
+
+
+class Transformer(nn.Module):
+    """What the three share: a config, a head, and how a head is read. Use Encoder, Decoder or EncoderDecoder."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.head = build_head(config)
+        self.pooler = Pooler(config) if config.pooler is not None else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The weights' dtype."""
+        return next(self.parameters()).dtype
+
+    def n_parameters(self) -> int:
+        """How many numbers are trained; a tied table counts once."""
+        return sum(p.numel() for p in self.parameters())
+
+    def _finish(
+        self,
+        stack: Stack,
+        hidden: Float[Tensor, "B T C"],
+        real: Bool[Tensor, "B T"],
+        states: tuple[Tensor, ...],
+        memory: Tensor | None = None,
+        last_only: bool = False,
+    ) -> Output:
+        if last_only:
+            hidden = hidden[:, -1:]
+        pooled = self.pooler(hidden, real) if self.pooler is not None else None
+        logits = embedding = None
+        match self.head:
+            case LanguageModelHead() | MaskedLanguageModelHead():
+                logits = self.head(hidden, stack.embedding.tokens.weight)
+            case SequenceClassificationHead():
+                logits = self.head(hidden, real, pooled)
+            case TokenClassificationHead():
+                logits = self.head(hidden)
+            case SentenceEmbeddingHead():
+                embedding = self.head(hidden, real)
+        return Output(hidden, logits, embedding, pooled, states, memory)
+
+
+class Encoder(Transformer):
+    """Every token reads every token (Devlin et al. 2019)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        assert config.encoder is not None
+        self.encoder = Stack(config, config.encoder, bidirectional=True)
+        initialise(self, config)
+
+    def forward(
+        self,
+        input_ids: Ids,
+        *,
+        attention_mask: Real | None = None,
+        documents: Ids | None = None,
+        token_type_ids: Ids | None = None,
+        positions: Ids | None = None,
+        keep_hidden: bool = False,
+    ) -> Output:
+        """Read the texts. attention_mask: True (or 1) at tokens, False at padding. documents: which of several packed
+        texts each token belongs to; they do not read one another. positions: counted over real tokens, unless given.
+        """
+        real, padded = real_tokens(input_ids, attention_mask)
+        mask = Mask(_rules(real if padded else None, documents, None))
+        if positions is None:
+            positions = _positions(real, documents)
+        hidden, states = self.encoder(
+            input_ids, positions, mask, token_type_ids=token_type_ids, keep_hidden=keep_hidden
+        )
+        return self._finish(self.encoder, hidden, real, states)
+
+
+class Decoder(Transformer):
+    """Every token reads itself and what came before (Radford et al. 2018)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        assert config.decoder is not None
+        self.decoder = Stack(config, config.decoder, bidirectional=False)
+        initialise(self, config)
+
+    def forward(
+        self,
+        input_ids: Ids,
+        *,
+        attention_mask: Real | None = None,
+        documents: Ids | None = None,
+        prefix: Int[Tensor, " B"] | None = None,
+        token_type_ids: Ids | None = None,
+        positions: Ids | None = None,
+        cache: Cache | None = None,
+        keep_hidden: bool = False,
+        last_only: bool = False,
+    ) -> Output:
+        """Read the texts. prefix: the first so many tokens are read by all (prefix language model). cache: earlier
+        tokens, read and appended to; `attention_mask` then speaks of the new ids alone. last_only: logits of the last
+        position only. The rest as in `Encoder`.
+        """
+        real, _ = real_tokens(input_ids, attention_mask)
+        offset = cache.length if cache is not None else 0
+        if offset and (documents is not None or prefix is not None):
+            raise InputError("packed documents and prefixes are read in one call; leave the cache out.")
+        if positions is None:
+            positions = cache.next_positions(real) if cache is not None else _positions(real, documents)
+        everyone = real
+        if cache is not None:
+            everyone, _ = cache.extend(real, positions)
+        order = Prefix(prefix) if prefix is not None else Causal()
+        padding = None if bool(everyone.all()) else everyone
+        mask = Mask(_rules(padding, documents, order), offset=offset)
+        hidden, states = self.decoder(
+            input_ids, positions, mask, token_type_ids=token_type_ids, cache=cache, keep_hidden=keep_hidden
+        )
+        return self._finish(self.decoder, hidden, real, states, last_only=last_only)
+
+    def new_cache(self) -> Cache:
+        """An empty cache for this model."""
+        return Cache(self.decoder.config.n_layers)
+
+
+class EncoderDecoder(Transformer):
+    """The encoder reads the source; the decoder writes the target, reading both (Vaswani et al. 2017)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        assert config.encoder is not None and config.decoder is not None
+        self.encoder = Stack(config, config.encoder, bidirectional=True)
+        tokens = self.encoder.embedding.tokens if config.shared_embedding else None
+        self.decoder = Stack(config, config.decoder, bidirectional=False, tokens=tokens)
+        initialise(self, config)
+
+    def encode(self, input_ids: Ids, *, attention_mask: Real | None = None) -> Float[Tensor, "B T C"]:
+        """The encoder's last vectors: the memory that the decoder reads."""
+        return self._encode(input_ids, attention_mask, False)[0]
+
+    def _encode(
+        self, input_ids: Ids, attention_mask: Real | None, keep_hidden: bool
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        real, padded = real_tokens(input_ids, attention_mask)
+        mask = Mask(_rules(real if padded else None, None, None))
+        memory, states = self.encoder(input_ids, count_positions(real), mask, keep_hidden=keep_hidden)
+        return memory, states
+
+    def forward(
+        self,
+        input_ids: Ids | None,
+        decoder_input_ids: Ids,
+        *,
+        attention_mask: Real | None = None,
+        decoder_attention_mask: Real | None = None,
+        memory: Float[Tensor, "B T C"] | None = None,
+        cache: Cache | None = None,
+        keep_hidden: bool = False,
+        last_only: bool = False,
+    ) -> Output:
+        """Read the source, and the target so far. memory: `encode`'s result, so that the source is read once;
+        `attention_mask` still says which of it is padding. The rest as in `Decoder`; `hidden_states` has the
+        encoder's states first.
+        """
+        states: tuple[Tensor, ...] = ()
+        if memory is None:
+            if input_ids is None:
+                raise InputError("an encoder-decoder needs the source: give input_ids, or memory from encode().")
+            memory, states = self._encode(input_ids, attention_mask, keep_hidden)
+        source = attention_mask.bool() if attention_mask is not None else None
+        if source is not None and bool(source.all()):
+            source = None
+        memory_mask = Mask(_rules(source, None, None))
+        real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
+        offset = cache.length if cache is not None else 0
+        positions = cache.next_positions(real) if cache is not None else count_positions(real)
+        everyone = real
+        if cache is not None:
+            everyone, _ = cache.extend(real, positions)
+        mask = Mask(_rules(None if bool(everyone.all()) else everyone, None, Causal()), offset=offset)
+        hidden, more = self.decoder(
+            decoder_input_ids,
+            positions,
+            mask,
+            memory=memory,
+            memory_mask=memory_mask,
+            cache=cache,
+            keep_hidden=keep_hidden,
+        )
+        return self._finish(self.decoder, hidden, real, (*states, *more), memory, last_only)
+
+    def new_cache(self) -> Cache:
+        """An empty cache for this model's decoder."""
+        return Cache(self.decoder.config.n_layers)
+
+
+def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
+    """The model that the config describes, its weights freshly drawn (on torch's default device and generator)."""
+    match config.architecture:
+        case "encoder":
+            return Encoder(config)
+        case "decoder":
+            return Decoder(config)
+        case "encoder-decoder":
+            return EncoderDecoder(config)
+
+
+def real_tokens(input_ids: Ids, attention_mask: Real | None) -> tuple[Bool[Tensor, "B T"], bool]:
+    """Which tokens are real, and whether any is padding. Raises InputError where the mask's shape is not the ids'."""
+    if attention_mask is None:
+        return torch.ones_like(input_ids, dtype=torch.bool), False
+    if attention_mask.shape != input_ids.shape:
+        raise InputError(
+            f"attention_mask has shape {tuple(attention_mask.shape)} and the ids {tuple(input_ids.shape)}; "
+            "give one value for each id."
+        )
+    real = attention_mask.bool()
+    return real, not bool(real.all())
+
+
+def _rules(real: Tensor | None, documents: Tensor | None, order: Rule | None) -> tuple[Rule, ...]:
+    rules: list[Rule] = [order] if order is not None else []
+    if real is not None:
+        rules.append(KeyPadding(real))
+    if documents is not None:
+        rules.append(Documents(documents, documents))
+    return tuple(rules)
+
+
+def _positions(real: Bool[Tensor, "B T"], documents: Ids | None) -> Ids:
+    """Counted over real tokens; each packed document begins at 0 again."""
+    counted = count_positions(real)
+    if documents is None:
+        return counted
+    begins = torch.ones_like(real)
+    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
+    return counted - torch.where(begins, counted, torch.zeros_like(counted)).cummax(dim=1).values
