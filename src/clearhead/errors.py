@@ -12,6 +12,7 @@
     │   └── UnsafeFileError       pickles, paths that leave the folder, sizes that lie
     ├── LensError                 a look that cannot be had
     │   ├── NotWatchableError     a model whose attention cannot be watched; the message names the way out
+    │   ├── OutsideError          an index past the map, the layers, the heads or the words (also an IndexError)
     │   └── ReleasedError         a map whose tensors were given back
     ├── ServeError                the explorer's server cannot start, or was asked for what it does not give
     └── MissingDependencyError    an optional library is absent; the message says which `pip install` brings it
@@ -69,6 +70,10 @@ class LensError(ClearheadError):
 
 class NotWatchableError(LensError):
     """The model's attention cannot be watched; the message names the way out."""
+
+
+class OutsideError(LensError, IndexError):
+    """An index lies past the map, the layers, the heads or the words there are."""
 
 
 class ReleasedError(LensError):

@@ -99,7 +99,7 @@ class Cache:
 
     def next_positions(self, real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         """Where new tokens stand: counted on from the last real one; padding takes no position."""
-        if self.positions is None:
+        if self.positions is None or not self.length:
             start = torch.zeros(real.shape[0], 1, dtype=torch.long, device=real.device)
         else:
             start = self.positions.amax(dim=1, keepdim=True) + 1

@@ -59,16 +59,26 @@ class Embedding(nn.Module):
 
     def check_ids(self, input_ids: Int[Tensor, "B T"]) -> None:
         """Raise InputError unless the ids are a non-empty batch of known tokens (looked at on the CPU only)."""
-        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
-            shape = tuple(input_ids.shape)
-            raise InputError(
-                f"ids of shape {shape} are not a batch of texts; give (batch, tokens), at least one token."
-            )
-        if input_ids.device.type == "cpu":
-            low, high = int(input_ids.min()), int(input_ids.max())
-            if low < 0 or high >= self.tokens.num_embeddings:
-                bad = low if low < 0 else high
-                raise InputError(
-                    f"id {bad} is outside the vocabulary of {self.tokens.num_embeddings}; "
-                    "use the tokenizer that belongs to this model."
-                )
+        check_batch(input_ids)
+        check_vocabulary(input_ids, self.tokens.num_embeddings)
+
+
+def check_batch(input_ids: Tensor) -> None:
+    """Raise InputError unless these are ids (whole numbers) of a batch of texts, with at least one token."""
+    if input_ids.ndim != 2 or input_ids.numel() == 0:
+        shape = tuple(input_ids.shape)
+        raise InputError(f"ids of shape {shape} are not a batch of texts; give (batch, tokens), at least one token.")
+    if input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+        raise InputError(f"ids are whole numbers, and these are {input_ids.dtype}; give torch.long.")
+
+
+def check_vocabulary(input_ids: Int[Tensor, "B T"], vocab_size: int) -> None:
+    """Raise InputError for ids outside the vocabulary; ids on an accelerator are not fetched to be looked at."""
+    if input_ids.device.type != "cpu":
+        return
+    low, high = int(input_ids.min()), int(input_ids.max())
+    if low < 0 or high >= vocab_size:
+        raise InputError(
+            f"id {low if low < 0 else high} is outside the vocabulary of {vocab_size}; "
+            "use the tokenizer that belongs to this model."
+        )

@@ -25,12 +25,11 @@ Real = Bool[Tensor, "B T"]
 
 def pool(hidden: Hidden, real: Real, how: Pooling) -> Float[Tensor, "B C"]:
     """One vector for each text, from its real tokens only. A text of nothing but padding gives zeros."""
-    rows = torch.arange(hidden.shape[0], device=hidden.device)
-    if how == "first":
-        return hidden[rows, real.int().argmax(dim=1)]
-    if how == "last":
+    if how in ("first", "last"):
+        rows = torch.arange(hidden.shape[0], device=hidden.device)
         places = torch.arange(hidden.shape[1], device=hidden.device)
-        return hidden[rows, (places * real).argmax(dim=1)]
+        place = real.int().argmax(dim=1) if how == "first" else (places * real).argmax(dim=1)
+        return hidden[rows, place].masked_fill(~real.any(dim=1, keepdim=True), 0.0)
     if how == "max":
         return hidden.masked_fill(~real[..., None], -torch.inf).amax(dim=1).nan_to_num(neginf=0.0)
     count = real.sum(dim=1, keepdim=True).clamp(min=1)

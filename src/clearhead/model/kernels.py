@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -77,6 +77,7 @@ class Scoring:
         return scores if allowed is None else scores.masked_fill(~allowed, -math.inf)
 
 
+@runtime_checkable
 class Kernel(Protocol):
     """What `Attention` calls: swap it to watch attention, or to change it."""
 
@@ -179,6 +180,7 @@ def fused_with_lse(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) 
     return torch.cat(outs, dim=2), torch.cat(lses, dim=2)
 
 
+@runtime_checkable
 class _LseOp(Protocol):
     def __call__(
         self, q: Tensor, k: Tensor, v: Tensor, tile: Tensor | None, causal: bool, scale: float

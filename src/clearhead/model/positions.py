@@ -78,9 +78,14 @@ class Rotation:
 
     @classmethod
     def at(
-        cls, choice: Rotary, d_head: int, positions: Int[Tensor, "B T"], length: int, dtype: torch.dtype
+        cls,
+        choice: Rotary,
+        d_head: int,
+        positions: Int[Tensor, "B T"],
+        length: int | Int[Tensor, "B #T"],
+        dtype: torch.dtype,
     ) -> Rotation:
-        """The rotation of these positions in a text `length` tokens long (RoFormer, eq. 15)."""
+        """The rotation of these positions in texts that are `length` tokens long (RoFormer, eq. 15)."""
         frequencies, growth = rotary_frequencies(choice, d_head, length, positions.device)
         angles = positions[..., None].to(frequencies.dtype) * frequencies  # (B, T, half)
         return cls((angles.cos() * growth).to(dtype), (angles.sin() * growth).to(dtype), choice)
@@ -100,11 +105,12 @@ class Rotation:
 
 
 def rotary_frequencies(
-    choice: Rotary, d_head: int, length: int, device: torch.device | None = None
-) -> tuple[Float[Tensor, " half"], float]:
+    choice: Rotary, d_head: int, length: int | Int[Tensor, "B #T"], device: torch.device | None = None
+) -> tuple[Float[Tensor, "*texts half"], float]:
     """Radians per position of each turning pair, θ^(−2i/width) as the scaling bends it, and the factor of cos and sin.
 
-    length: how long the text is now; only the dynamic and LongRoPE scalings look at it.
+    length: how long the text is now, or the text of each row or token: those that share a batch do not change one
+    another. Only the dynamic and LongRoPE scalings look at it; the others give one row for all.
     """
     width = choice.width(d_head)
     exponents = torch.arange(0, width, 2, dtype=torch.float32, device=device) / width
@@ -114,22 +120,22 @@ def rotary_frequencies(
         return plain, 1.0
     if isinstance(scaling, LinearScaling):
         return plain / scaling.factor, 1.0
+    lengths = torch.as_tensor(length, device=exponents.device)[..., None]
     if isinstance(scaling, DynamicScaling):
-        return _dynamic(choice.theta, exponents, width, scaling, length), 1.0
+        return _dynamic(choice.theta, exponents, width, scaling, lengths), 1.0
     if isinstance(scaling, Llama3Scaling):
         return _llama3(plain, scaling), 1.0
     if isinstance(scaling, YarnScaling):
         return _yarn(choice.theta, plain, width, scaling), yarn_growth(scaling)
-    return _longrope(choice.theta, exponents, scaling, length), longrope_growth(scaling)
+    return _longrope(choice.theta, exponents, scaling, lengths), longrope_growth(scaling)
 
 
-def _dynamic(theta: float, exponents: Tensor, width: int, scaling: DynamicScaling, length: int) -> Tensor:
-    length = max(length, scaling.original_context)
-    stretch = scaling.factor * length / scaling.original_context - (scaling.factor - 1)
+def _dynamic(theta: float, exponents: Tensor, width: int, scaling: DynamicScaling, lengths: Tensor) -> Tensor:
     if width <= 2:  # one pair turns at frequency 1 whatever the base
         return torch.ones_like(exponents)
-    base = theta * stretch ** (width / (width - 2))
-    return 1.0 / torch.tensor(base, dtype=torch.float32, device=exponents.device) ** exponents
+    grown = lengths.double().clamp(min=scaling.original_context) / scaling.original_context
+    base = theta * (scaling.factor * grown - (scaling.factor - 1)) ** (width / (width - 2))
+    return 1.0 / base.float() ** exponents
 
 
 def _llama3(plain: Tensor, scaling: Llama3Scaling) -> Tensor:
@@ -173,9 +179,13 @@ def yarn_growth(scaling: YarnScaling) -> float:
     return growth(1.0)
 
 
-def _longrope(theta: float, exponents: Tensor, scaling: LongRopeScaling, length: int) -> Tensor:
-    factors = scaling.long_factor if length > scaling.original_context else scaling.short_factor
-    return 1.0 / (torch.tensor(factors, dtype=torch.float32, device=exponents.device) * theta**exponents)
+def _longrope(theta: float, exponents: Tensor, scaling: LongRopeScaling, lengths: Tensor) -> Tensor:
+    short, long = (
+        torch.tensor(factors, dtype=torch.float32, device=exponents.device)
+        for factors in (scaling.short_factor, scaling.long_factor)
+    )
+    factors = torch.where(lengths > scaling.original_context, long, short)
+    return 1.0 / (factors * theta**exponents)
 
 
 def longrope_growth(scaling: LongRopeScaling) -> float:

@@ -49,9 +49,13 @@ class Stack(nn.Module):
         memory: Float[Tensor, "B Tm C"] | None = None,
         memory_mask: Mask | None = None,
         cache: Cache | None = None,
+        lengths: Int[Tensor, "B T"] | None = None,
         keep_hidden: bool = False,
     ) -> tuple[Stream, tuple[Stream, ...]]:
-        """The last vectors, and, where asked for, the stream after the embedding and after each block."""
+        """The last vectors, and, where asked for, the stream after the embedding and after each block.
+
+        lengths: how long the text of each token is, where several are packed into a row; else each row is one text.
+        """
         x = self.embedding(input_ids, positions, token_type_ids)
         mask = self._with_bias(mask, x)
         masks: dict[int | None, Mask] = {}
@@ -67,7 +71,7 @@ class Stack(nn.Module):
             if rotary is not None:
                 key = (rotary, block.attention.d_head)
                 if key not in rotations:
-                    rotations[key] = self._rotation(*key, positions, cache, x.dtype)
+                    rotations[key] = self._rotation(*key, positions, lengths, cache, x.dtype)
                 rotation, key_rotation = rotations[key]
             x = block(
                 x,
@@ -97,12 +101,17 @@ class Stack(nn.Module):
 
     @staticmethod
     def _rotation(
-        rotary: Rotary, d_head: int, positions: Int[Tensor, "B T"], cache: Cache | None, dtype: torch.dtype
+        rotary: Rotary,
+        d_head: int,
+        positions: Int[Tensor, "B T"],
+        lengths: Int[Tensor, "B T"] | None,
+        cache: Cache | None,
+        dtype: torch.dtype,
     ) -> tuple[Rotation, Rotation | None]:
         """The rotation of the new tokens, and of all of them where earlier angles change with the length."""
         if not rotary.depends_on_length:
             return Rotation.at(rotary, d_head, positions, 0, dtype), None
         everyone = cache.positions if cache is not None and cache.positions is not None else positions
-        length = int(everyone.max()) + 1
+        length = lengths if lengths is not None else everyone.amax(dim=1, keepdim=True) + 1
         new = Rotation.at(rotary, d_head, positions, length, dtype)
         return new, Rotation.at(rotary, d_head, everyone, length, dtype)

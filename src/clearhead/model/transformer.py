@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clearhead.errors import InputError
 from clearhead.model.cache import Cache, count_positions
-from clearhead.model.config import ModelConfig
+from clearhead.model.config import Learned, ModelConfig, Rotary, Sinusoidal
 from clearhead.model.heads import (
     LanguageModelHead,
     MaskedLanguageModelHead,
@@ -26,6 +26,7 @@ from clearhead.model.heads import (
 )
 from clearhead.model.initialise import initialise
 from clearhead.model.masks import Causal, Documents, KeyPadding, Mask, Prefix, Rule
+from clearhead.model.positions import check_context
 from clearhead.model.stack import Stack
 
 Ids = Int[Tensor, "B T"]
@@ -257,6 +258,12 @@ def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
             return Decoder(config)
         case "encoder-decoder":
             return EncoderDecoder(config)
+
+
+def check_fits(config: ModelConfig, length: int) -> None:
+    """Raise ContextError where `length` tokens are more than the positions reach; relative biases reach any length."""
+    if any(isinstance(stack.position, Learned | Sinusoidal | Rotary) for stack in config.stacks):
+        check_context(length - 1, config.context)
 
 
 def real_tokens(input_ids: Ids, attention_mask: Real | None) -> tuple[Bool[Tensor, "B T"], bool]:

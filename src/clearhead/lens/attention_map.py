@@ -1,0 +1,280 @@
+"""AttentionMap. One head's weights over one text: it behaves like a Tq×Tk array, and stores none.
+
+It keeps q, k and the log-sum-exp of the kernel that ran, O(T·D) numbers, and derives any weight when someone looks:
+
+    A[i, j] = exp(score(q_i, k_j) − lse_i)
+
+Rows, columns, tiles, the strongest links and pooled overviews are worked out in blocks; no T×T tensor is made unless
+`dense()` (or `numpy.asarray`) asks for one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from clearhead.errors import InputError, OutsideError, ReleasedError
+from clearhead.model.kernels import Scoring
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROWS, COLS = 256, 2048
+"""The tile that streaming operations work in."""
+
+
+class Cell(NamedTuple):
+    """One weight of a map: query `row` gives `weight` to key `column`."""
+
+    row: int
+    column: int
+    weight: float
+
+
+def derive_weights(
+    q: Float[Tensor, "B H q D"],
+    k: Float[Tensor, "B Hkv k D"],
+    lse: Float[Tensor, "B H q"],
+    scoring: Scoring,
+    rows: Int[Tensor, " q"],
+    cols: Int[Tensor, " k"],
+) -> Float[Tensor, "B H q k"]:
+    """exp(score − lse) of these rows and columns, float32 or better. `q`, `k`, `lse` hold just those."""
+    scores = scoring.scores(q, k, rows, cols)
+    return torch.exp(scores - lse.to(scores.dtype)[..., None])
+
+
+class AttentionMap:
+    """The weights of one head. `m[i]` is what query i reads, `m[a:b, c:d]` a tile, `m[i, j]` one weight.
+
+    Rows sum to 1 (less with sinks; 0 where a query may read nothing). Indices count from 0 and may be negative;
+    one that lies outside raises OutsideError, a released map raises ReleasedError.
+    """
+
+    def __init__(
+        self,
+        q: Float[Tensor, "1 1 Tq D"],
+        k: Float[Tensor, "1 1 Tk D"],
+        lse: Float[Tensor, "1 1 Tq"],
+        scoring: Scoring,
+        *,
+        name: str = "attention",
+        released: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._q, self._k, self._lse, self._scoring = q, k, lse, scoring
+        self._released = released
+        self.name = name
+        self.shape: tuple[int, int] = (q.shape[2], k.shape[2])
+
+    ndim = 2
+
+    def __repr__(self) -> str:
+        return f"<AttentionMap {self.name}: {self.shape[0]} queries × {self.shape[1]} keys, derived on demand>"
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[Float[Tensor, " Tk"]]:
+        for i in range(len(self)):
+            yield self.row(i)
+
+    def __getitem__(self, index: object) -> Float[Tensor, "*shape"]:
+        """`m[i]`, `m[i, j]`, `m[a:b]`, `m[a:b, c:d]`, with steps and negative indices as in numpy."""
+        pair = index if isinstance(index, tuple) else (index, slice(None))
+        if len(pair) != 2:
+            raise OutsideError(f"{self.name} has two axes, query and key; {len(pair)} indices were given.")
+        rows, keep_rows = self._span(pair[0], 0)
+        cols, keep_cols = self._span(pair[1], 1)
+        tile = self.tile(rows, cols)
+        if not keep_cols:
+            tile = tile[:, 0]
+        return tile if keep_rows else tile[0]
+
+    def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> np.ndarray:
+        array: np.ndarray = self.dense().cpu().numpy()
+        return array if dtype is None else array.astype(dtype)
+
+    # ── pieces ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def tile(self, rows: range, cols: range) -> Float[Tensor, "q k"]:
+        """The weights of these queries and keys."""
+        self._check()
+        i, j = self._indices(rows), self._indices(cols)
+        q = self._q[:, :, _as_slice(rows)] if rows.step > 0 else self._q[:, :, i]
+        k = self._k[:, :, _as_slice(cols)] if cols.step > 0 else self._k[:, :, j]
+        return derive_weights(q, k, self._lse[:, :, i], self._scoring, i, j)[0, 0]
+
+    def row(self, i: int) -> Float[Tensor, " Tk"]:
+        """What query i reads: a weight for each key."""
+        i = self._inside(i, 0)
+        return self.tile(range(i, i + 1), range(self.shape[1]))[0]
+
+    def column(self, j: int) -> Float[Tensor, " Tq"]:
+        """Who reads key j: a weight from each query."""
+        j = self._inside(j, 1)
+        return self.tile(range(self.shape[0]), range(j, j + 1))[:, 0]
+
+    def dense(self) -> Float[Tensor, "Tq Tk"]:
+        """The whole map, all Tq×Tk of it: the one operation whose memory grows with T²."""
+        return self.tile(range(self.shape[0]), range(self.shape[1]))
+
+    # ── summaries, streamed ──────────────────────────────────────────────────────────────────────────────────────
+
+    def top(self, i: int, k: int = 5) -> list[Cell]:
+        """The k keys that query i reads most, strongest first; keys it may not read are left out."""
+        i = self._inside(i, 0)
+        weights, keys = self.row(i).topk(min(_count(k), self.shape[1]))
+        pairs = zip(weights.tolist(), keys.tolist(), strict=True)
+        return [Cell(i, key, weight) for weight, key in pairs if weight > 0]
+
+    def hottest(self, k: int = 10) -> list[Cell]:
+        """The k strongest weights of the whole map, strongest first."""
+        best = torch.empty(0, device=self._q.device)
+        where = torch.empty(0, dtype=torch.long, device=self._q.device)
+        for rows, cols, tile in self._tiles():
+            values, flat = tile.flatten().topk(min(_count(k), tile.numel()))
+            cells = (rows.start + flat // len(cols)) * self.shape[1] + cols.start + flat % len(cols)
+            best, where = torch.cat((best, values.to(best.dtype))), torch.cat((where, cells))
+            best, kept = best.topk(min(k, len(best)))
+            where = where[kept]
+        width = self.shape[1]
+        pairs = zip(where.tolist(), best.tolist(), strict=True)
+        return [Cell(cell // width, cell % width, weight) for cell, weight in pairs if weight > 0]
+
+    def row_sums(self) -> Float[Tensor, " Tq"]:
+        """Σ_j A[i, j] for each query: 1, unless a sink takes some of it or the query may read nothing."""
+        sums = torch.zeros(self.shape[0], dtype=self._wide, device=self._q.device)
+        for rows, _, tile in self._tiles():
+            sums[rows.start : rows.stop] += tile.sum(dim=1)
+        return sums
+
+    def column_sums(self) -> Float[Tensor, " Tk"]:
+        """Σ_i A[i, j] for each key: how much attention it receives from all queries."""
+        sums = torch.zeros(self.shape[1], dtype=self._wide, device=self._q.device)
+        for _, cols, tile in self._tiles():
+            sums[cols.start : cols.stop] += tile.sum(dim=0)
+        return sums
+
+    def pool(
+        self, height: int = 64, width: int = 64, how: Literal["max", "mean"] = "max"
+    ) -> Float[Tensor, "height width"]:
+        """An overview: cell (a, b) is the max (or mean) of A over its block of queries and keys. Exact.
+
+        Block a of n covers indices ⌊a·T/n⌋ … ⌊(a+1)·T/n⌋−1. A map smaller than height×width comes back as it is.
+        """
+        if how not in ("max", "mean"):
+            raise InputError(f"pool(how={how!r}) is not a choice; choose 'max' or 'mean'.")
+        height, width = min(_count(height), self.shape[0]), min(_count(width), self.shape[1])
+        col_edges = _edges(self.shape[1], width)
+        row_edges = _edges(self.shape[0], height)
+        result = torch.zeros(height, width, dtype=self._wide, device=self._q.device)
+        for a, b in _row_groups(row_edges):
+            rows = range(row_edges[a], row_edges[b])
+            for c, d in _col_groups(col_edges):
+                cols = range(col_edges[c], col_edges[d])
+                if not self._overlaps(rows, cols):
+                    continue
+                tile = self.tile(rows, cols)
+                tile = _bin(tile, [edge - cols.start for edge in col_edges[c : d + 1]], how)
+                tile = _bin(tile.T, [edge - rows.start for edge in row_edges[a : b + 1]], how).T
+                result[a:b, c:d] = tile
+        return result
+
+    # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _wide(self) -> torch.dtype:
+        return torch.float64 if self._q.dtype == torch.float64 else torch.float32
+
+    def _check(self) -> None:
+        if self._released():
+            raise ReleasedError(f"{self.name} was released and its q, k and log-sum-exp are gone; look again.")
+
+    def _indices(self, span: range) -> Int[Tensor, " n"]:
+        return torch.arange(span.start, span.stop, span.step, device=self._q.device)
+
+    def _inside(self, index: int, axis: int) -> int:
+        size, word = self.shape[axis], ("query", "key")[axis]
+        if not -size <= index < size:
+            raise OutsideError(f"{word} {index} is outside {self.name}, which has {size}; choose 0…{size - 1}.")
+        return index % size
+
+    def _span(self, index: object, axis: int) -> tuple[range, bool]:
+        if isinstance(index, slice):
+            return range(*index.indices(self.shape[axis])), True
+        if hasattr(index, "__index__"):
+            i = self._inside(index.__index__(), axis)
+            return range(i, i + 1), False
+        raise OutsideError(f"{self.name} takes whole numbers and slices, not {type(index).__name__}.")
+
+    def _overlaps(self, rows: range, cols: range) -> bool:
+        reach = self._scoring.mask.reach(rows, self.shape[1])
+        return max(reach.start, cols.start) < min(reach.stop, cols.stop)
+
+    def _tiles(self) -> Iterator[tuple[range, range, Tensor]]:
+        """Every tile in which something may be read."""
+        for start in range(0, self.shape[0], ROWS):
+            rows = range(start, min(self.shape[0], start + ROWS))
+            reach = self._scoring.mask.reach(rows, self.shape[1])
+            for low in range(reach.start, reach.stop, COLS):
+                cols = range(low, min(reach.stop, low + COLS))
+                yield rows, cols, self.tile(rows, cols)
+
+
+def _as_slice(span: range) -> slice:
+    return slice(span.start, span.stop, span.step)
+
+
+def _count(k: int) -> int:
+    if k < 1:
+        raise InputError(f"{k} was asked for; ask for 1 or more.")
+    return k
+
+
+def _edges(size: int, bins: int) -> list[int]:
+    return [a * size // bins for a in range(bins + 1)]
+
+
+def _groups(edges: list[int], most: int) -> Iterator[tuple[int, int]]:
+    """Runs of whole bins that together span at most about `most` indices."""
+    a = 0
+    while a < len(edges) - 1:
+        b = a + 1
+        while b < len(edges) - 1 and edges[b + 1] - edges[a] <= most:
+            b += 1
+        yield a, b
+        a = b
+
+
+def _row_groups(edges: list[int]) -> Iterator[tuple[int, int]]:
+    return _groups(edges, ROWS)
+
+
+def _col_groups(edges: list[int]) -> Iterator[tuple[int, int]]:
+    return _groups(edges, COLS)
+
+
+def _bin(tile: Float[Tensor, "n m"], edges: list[int], how: Literal["max", "mean"]) -> Float[Tensor, "n bins"]:
+    """Reduce the last axis of `tile` to the bins between `edges`."""
+    sizes = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    largest = max(sizes)
+    if min(sizes) == largest:
+        blocks = tile.reshape(tile.shape[0], len(sizes), largest)
+        return blocks.amax(-1) if how == "max" else blocks.mean(-1)
+    starts = torch.tensor(edges[:-1], device=tile.device)[:, None]
+    steps = torch.arange(largest, device=tile.device)
+    within = steps < torch.tensor(sizes, device=tile.device)[:, None]  # (bins, largest)
+    blocks = tile[:, torch.where(within, starts + steps, starts)]  # a short bin repeats its first cell
+    if how == "max":
+        return blocks.amax(-1)
+    return (blocks * within).sum(-1) / torch.tensor(sizes, dtype=tile.dtype, device=tile.device)
+
+
+def exactness(weights: Float[Tensor, "q k"], reference: Float[Tensor, "q k"]) -> float:
+    """The largest difference between two tiles; 0 where both are empty."""
+    return float((weights - reference).abs().max()) if weights.numel() else math.nan
