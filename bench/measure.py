@@ -1,0 +1,85 @@
+"""What every bench needs: pairs timed in turn, the machine's name, and a place where figures are kept."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, object]:
+    """The processor, its cores, and the versions that a figure depends on."""
+    import torch
+
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        names = [line.split(":", 1)[1].strip() for line in cpuinfo.read_text().splitlines() if "model name" in line]
+        model = names[0] if names else model
+    named: dict[str, object] = {
+        "processor": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_available():
+        named["gpu"] = torch.cuda.get_device_name()
+    return named
+
+
+def paired(ours: Callable[[], object], peer: Callable[[], object], *, pairs: int, warmup: int = 1) -> dict[str, object]:
+    """Run the two in turn, `pairs` times; seconds of each, and the median of the ratios ours/peer pair by pair."""
+    for _ in range(warmup):
+        ours()
+        peer()
+    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    for pair in range(pairs):
+        order = [("ours", ours), ("peer", peer)]
+        for name, run in order if pair % 2 else order[::-1]:
+            gc.collect()
+            start = time.perf_counter()
+            run()
+            seconds[name].append(time.perf_counter() - start)
+    ratios = [a / b for a, b in zip(seconds["ours"], seconds["peer"], strict=True)]
+    return {
+        "ours_s": round(statistics.median(seconds["ours"]), 4),
+        "peer_s": round(statistics.median(seconds["peer"]), 4),
+        "ratio": round(statistics.median(ratios), 4),
+        "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
+        "pairs": pairs,
+    }
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """How much higher this process's resident memory rose while `run` ran than it stood before (Linux)."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
+    before = _status("VmRSS")
+    kept = run()
+    peak = _status("VmHWM")
+    del kept
+    return peak - before
+
+
+def _status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
+    return int(line.split()[1]) * 1024
+
+
+def keep(name: str, figures: dict[str, object]) -> Path:
+    """Write the figures and the machine to bench/results/NAME.json and say where."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
+    print(f"kept in {path}")
+    return path
