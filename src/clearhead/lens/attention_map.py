@@ -105,8 +105,8 @@ class AttentionMap:
         """The weights of these queries and keys."""
         self._check()
         i, j = self._indices(rows), self._indices(cols)
-        q = self._q[:, :, _as_slice(rows)] if rows.step > 0 else self._q[:, :, i]
-        k = self._k[:, :, _as_slice(cols)] if cols.step > 0 else self._k[:, :, j]
+        q = self._q[:, :, i] if rows.step < 0 else self._q[:, :, rows.start : rows.stop : rows.step]
+        k = self._k[:, :, j] if cols.step < 0 else self._k[:, :, cols.start : cols.stop : cols.step]
         return derive_weights(q, k, self._lse[:, :, i], self._scoring, i, j)[0, 0]
 
     def row(self, i: int) -> Float[Tensor, " Tk"]:
@@ -196,6 +196,8 @@ class AttentionMap:
             raise ReleasedError(f"{self.name} was released and its q, k and log-sum-exp are gone; look again.")
 
     def _indices(self, span: range) -> Int[Tensor, " n"]:
+        if len(span) == 0:
+            return torch.empty(0, dtype=torch.long, device=self._q.device)
         return torch.arange(span.start, span.stop, span.step, device=self._q.device)
 
     def _inside(self, index: int, axis: int) -> int:
@@ -224,10 +226,6 @@ class AttentionMap:
             for low in range(reach.start, reach.stop, COLS):
                 cols = range(low, min(reach.stop, low + COLS))
                 yield rows, cols, self.tile(rows, cols)
-
-
-def _as_slice(span: range) -> slice:
-    return slice(span.start, span.stop, span.step)
 
 
 def _count(k: int) -> int:
