@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -14,6 +14,7 @@ from clearhead.lens.watch import watch
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, Output, check_fits
 
 
+@runtime_checkable
 class Encoded(Protocol):
     """A text as a tokenizer gives it (`clearhead.text.Encoding`)."""
 
@@ -27,12 +28,14 @@ class Encoded(Protocol):
     def labels(self) -> list[str]: ...
 
 
+@runtime_checkable
 class Tokenizing(Protocol):
     """What `look` needs of a tokenizer (`clearhead.text.Tokenizer`)."""
 
     def encode(self, text: str, /) -> Encoded: ...
 
 
+@runtime_checkable
 class Readable(Protocol):
     """What `look` needs of a loaded model (`clearhead.load`)."""
 
