@@ -51,13 +51,11 @@ class Attention(nn.Module):
         mask: Mask,
         memory: Float[Tensor, "B Tk C"] | None = None,
         rotation: Rotation | None = None,
-        key_rotation: Rotation | None = None,
         cache: LayerCache | None = None,
     ) -> Float[Tensor, "B Tq C"]:
         """What each token of `x` reads: from `x` itself, or from `memory` where it is given.
 
-        rotation turns the new queries and keys. key_rotation, where given, turns all keys, cached ones too, which are
-        then cached unturned: for rotary scalings whose angles change as the text grows.
+        rotation turns the new queries and keys; keys are cached turned.
         """
         q = self._heads(self.q_proj(x), self.q_norm)  # (B, H, Tq, D)
         if rotation is not None:
@@ -68,12 +66,10 @@ class Attention(nn.Module):
             source = x if memory is None else memory
             k = self._heads(self.k_proj(source), self.k_norm)  # (B, Hkv, T, D)
             v = self._heads(self.v_proj(source))
-            if rotation is not None and key_rotation is None:
+            if rotation is not None:
                 k = rotation.turn(k)
             if cache is not None:
                 k, v = cache.append(k, v)
-        if key_rotation is not None:
-            k = key_rotation.turn(k)
         scoring = Scoring(self.scale, mask, self.config.softcap, self.sinks)
         out = self.kernel(q, k, v, scoring, dropout=self.config.dropout if self.training else 0.0)
         result: Tensor = self.o_proj(out.transpose(1, 2).flatten(2))

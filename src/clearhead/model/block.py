@@ -74,7 +74,6 @@ class Block(nn.Module):
         *,
         mask: Mask,
         rotation: Rotation | None = None,
-        key_rotation: Rotation | None = None,
         memory: Float[Tensor, "B Tm C"] | None = None,
         memory_mask: Mask | None = None,
         cache: LayerCache | None = None,
@@ -83,7 +82,7 @@ class Block(nn.Module):
         """The stream after this layer."""
 
         def read(y: Stream) -> Stream:
-            out: Tensor = self.attention(y, mask=mask, rotation=rotation, key_rotation=key_rotation, cache=cache)
+            out: Tensor = self.attention(y, mask=mask, rotation=rotation, cache=cache)
             return out
 
         if self.feedforward_norm is None:  # parallel, both branches of one norm

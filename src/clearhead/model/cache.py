@@ -71,34 +71,61 @@ def _written(store: Tensor, at: int, new: Tensor) -> Tensor:
 
 
 class Cache:
-    """The caches of all layers of a decoder, and which of the kept tokens are padding.
+    """The caches of all layers of a decoder, the ids that were read, where they stand, and which are no padding.
 
-    `cross` holds the keys and values of the encoder's output, worked out once.
+    cross: the keys and values of the encoder's output, worked out once. read_at: how long each text was when its ids
+    were read; what is cropped later was still there.
     """
 
     def __init__(self, n_layers: int) -> None:
         self.layers = [LayerCache() for _ in range(n_layers)]
         self.cross = [LayerCache() for _ in range(n_layers)]
         self.length = 0
+        self.ids: Int[Tensor, "B T"] | None = None
         self.real: Bool[Tensor, "B T"] | None = None
         self.positions: Int[Tensor, "B T"] | None = None
+        self.read_at: Int[Tensor, " B"] | None = None
 
     def extend(
-        self, real: Bool[Tensor, "B T"], positions: Int[Tensor, "B T"]
-    ) -> tuple[Bool[Tensor, "B Tk"], Int[Tensor, "B Tk"]]:
-        """Note the new tokens; return which of all tokens are real, and the positions of all."""
-        if self.real is not None and self.real.shape[0] != real.shape[0]:
-            raise InputError(
-                f"the cache holds a batch of {self.real.shape[0]} and the ids are a batch of {real.shape[0]}; "
-                "begin a new Cache for a new batch."
-            )
-        self.real = real if self.real is None else torch.cat((self.real, real), dim=1)
-        self.positions = positions if self.positions is None else torch.cat((self.positions, positions), dim=1)
+        self, ids: Int[Tensor, "B T"], real: Bool[Tensor, "B T"], positions: Int[Tensor, "B T"]
+    ) -> Bool[Tensor, "B Tk"]:
+        """Note the new tokens; return which of all tokens are real."""
+        self.ids, self.real, self.positions = self._with(ids, real, positions)
         self.length = self.real.shape[1]
-        return self.real, self.positions
+        self.read_at = self.positions.amax(dim=1) + 1
+        return self.real
+
+    def lengths_with(self, positions: Int[Tensor, "B T"]) -> Int[Tensor, " B"]:
+        """How long each text is once tokens at these positions have come."""
+        furthest = positions.amax(dim=1)
+        if self.positions is not None and self.length:
+            furthest = torch.maximum(furthest, self.positions.amax(dim=1))
+        return furthest + 1
+
+    def take_back(
+        self, ids: Int[Tensor, "B T"], real: Bool[Tensor, "B T"], positions: Int[Tensor, "B T"]
+    ) -> tuple[Int[Tensor, "B Tk"], Bool[Tensor, "B Tk"], Int[Tensor, "B Tk"]]:
+        """All ids, old and new, to be read again; the cache forgets what it knew of the old."""
+        everything = self._with(ids, real, positions)
+        self.crop(0)
+        return everything
+
+    def _with(self, ids: Tensor, real: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.ids is None or self.real is None or self.positions is None:
+            return ids, real, positions
+        return (
+            torch.cat((self.ids, ids), dim=1),
+            torch.cat((self.real, real), dim=1),
+            torch.cat((self.positions, positions), dim=1),
+        )
 
     def next_positions(self, real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
         """Where new tokens stand: counted on from the last real one; padding takes no position."""
+        if self.positions is not None and self.positions.shape[0] != real.shape[0]:
+            raise InputError(
+                f"the cache holds a batch of {self.positions.shape[0]} and the ids are a batch of {real.shape[0]}; "
+                "begin a new Cache for a new batch."
+            )
         if self.positions is None or not self.length:
             start = torch.zeros(real.shape[0], 1, dtype=torch.long, device=real.device)
         else:
@@ -109,15 +136,18 @@ class Cache:
         """Keep these rows of the batch, in this order."""
         for layer in (*self.layers, *self.cross):
             layer.select(rows)
-        if self.real is not None and self.positions is not None:
-            self.real, self.positions = self.real[rows], self.positions[rows]
+        if self.ids is not None and self.real is not None and self.positions is not None:
+            self.ids, self.real, self.positions = self.ids[rows], self.real[rows], self.positions[rows]
+        if self.read_at is not None:
+            self.read_at = self.read_at[rows]
 
     def crop(self, length: int) -> None:
         """Forget all but the first `length` tokens."""
         for layer in self.layers:
             layer.crop(length)
-        if self.real is not None and self.positions is not None:
-            self.real, self.positions = self.real[:, :length], self.positions[:, :length]
+        if self.ids is not None and self.real is not None and self.positions is not None:
+            self.ids, self.real = self.ids[:, :length], self.real[:, :length]
+            self.positions = self.positions[:, :length]
         self.length = min(self.length, length)
 
 

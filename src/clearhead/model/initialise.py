@@ -31,13 +31,8 @@ def initialise(model: nn.Module, config: ModelConfig) -> None:
 
 def _tables(model: nn.Module) -> list[Tensor]:
     """The matrices that are looked up or scored against, rather than multiplied through."""
-    found: list[Tensor] = []
-    for module in model.modules():
-        if isinstance(module, nn.Embedding | LearnedPositions | RelativeBias):
-            found.append(module.weight)
-        elif isinstance(module, LanguageModelHead | MaskedLanguageModelHead) and module.weight is not None:
-            found.append(module.weight)
-    return found
+    kinds = (nn.Embedding, LearnedPositions, RelativeBias, LanguageModelHead, MaskedLanguageModelHead)
+    return [m.weight for m in model.modules() if isinstance(m, kinds) and m.weight is not None]
 
 
 def _normal(model: nn.Module, init: NormalInit, layers: int) -> None:
@@ -73,7 +68,5 @@ def _t5(model: nn.Module, factor: float, d_model: int) -> None:
     for module in model.modules():
         if isinstance(module, Attention):
             module.q_proj.weight.normal_(0.0, factor * (d_model * module.d_head) ** -0.5)
-        elif isinstance(module, RelativeBias):
-            module.weight.normal_(0.0, factor * d_model**-0.5)
-        elif isinstance(module, LanguageModelHead) and module.weight is not None:
+        elif isinstance(module, RelativeBias | LanguageModelHead) and module.weight is not None:
             module.weight.normal_(0.0, factor * d_model**-0.5)

@@ -9,7 +9,7 @@ weight can be had back, A[i, j] = exp(score[i, j] − lse[i]). The lens stands o
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -41,7 +41,7 @@ class Scoring:
     """
 
     scale: float
-    mask: Mask = Mask()
+    mask: Mask = field(default_factory=Mask)
     softcap: float | None = None
     sinks: Float[Tensor, " H"] | None = None
 
@@ -216,8 +216,9 @@ def _flash_cuda(
     groups = q.shape[1] // k.shape[1]
     if groups > 1:  # this op has no grouped heads
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
-    if tile is not None:
-        tile = tile.expand(q.shape[0], q.shape[1], *tile.shape[2:])
+    if tile is not None:  # this op reads whole 16s of a row: the rows are laid that far apart, as SDPA itself does
+        keys = tile.shape[-1]
+        tile = F.pad(tile, (0, -keys % 16))[..., :keys].expand(q.shape[0], q.shape[1], -1, -1)
     result = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, tile, True, 0.0, causal, scale=scale)
     return torch.nan_to_num(result[0], nan=0.0) if tile is not None else result[0], _clean(result[1][..., : q.shape[2]])
 

@@ -8,15 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from clearhead.errors import ConfigError, InputError
+from clearhead.errors import ConfigError
 from clearhead.model.config.checks import check_choice, check_counts, check_dropout
-from clearhead.model.transformer import Output
+from clearhead.model.embedding import check_vocabulary
+from clearhead.model.transformer import Output, real_tokens
 
 Cell = Literal["rnn", "lstm", "gru"]
+State = Float[Tensor, "L B C"] | tuple[Float[Tensor, "L B C"], Float[Tensor, "L B C"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,7 @@ class RecurrentState:
 
     def __init__(self) -> None:
         self.length = 0
-        self.value: Tensor | tuple[Tensor, Tensor] | None = None
+        self.value: State | None = None
 
 
 class RecurrentLanguageModel(nn.Module):
@@ -71,16 +75,40 @@ class RecurrentLanguageModel(nn.Module):
         return sum(p.numel() for p in self.parameters())
 
     def forward(
-        self, input_ids: Int[Tensor, "B T"], *, cache: RecurrentState | None = None, last_only: bool = False
+        self,
+        input_ids: Int[Tensor, "B T"],
+        *,
+        attention_mask: Bool[Tensor, "B T"] | Int[Tensor, "B T"] | None = None,
+        cache: RecurrentState | None = None,
+        last_only: bool = False,
     ) -> Output:
-        """Read the ids from left to right. cache: the state so far, read and replaced. last_only: the last logits."""
-        if input_ids.ndim != 2 or input_ids.shape[1] == 0:
-            raise InputError(f"ids of shape {tuple(input_ids.shape)} are not a batch of texts; give (batch, tokens).")
-        hidden: Float[Tensor, "B T C"]
-        hidden, state = self.cell(self.tokens(input_ids), cache.value if cache is not None else None)
+        """Read the ids from left to right. attention_mask: True (or 1) at tokens; padding leaves the state as it was.
+        cache: the state so far, read and replaced. last_only: logits of the last position only.
+        """
+        real, padded = real_tokens(input_ids, attention_mask)
+        check_vocabulary(input_ids, self.config.vocab_size)
+        x: Tensor = self.tokens(input_ids)
+        before = cache.value if cache is not None else None
+        hidden, state = self._read_real(x, real, before) if padded else self.cell(x, before)
         if cache is not None:
             cache.value, cache.length = state, cache.length + input_ids.shape[1]
-        if last_only:
-            hidden = hidden[:, -1:]
         table = self.tokens.weight if self.head is None else self.head.weight
-        return Output(hidden, F.linear(hidden, table))
+        return Output(hidden, F.linear(hidden[:, -1:] if last_only else hidden, table))
+
+    def _read_real(
+        self, x: Float[Tensor, "B T C"], real: Bool[Tensor, "B T"], before: State | None
+    ) -> tuple[Float[Tensor, "B T C"], State]:
+        """The cell over the real tokens alone: brought to the front, read as a packed sequence, and put back."""
+        order = (~real).long().argsort(dim=1, stable=True)[..., None].expand_as(x)
+        lengths = real.sum(dim=1)
+        packed = pack_padded_sequence(
+            x.gather(1, order), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+        )
+        out, after = self.cell(packed, before)
+        front, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
+        hidden = torch.zeros_like(front).scatter(1, order, front).masked_fill(~real[..., None], 0.0)
+        read = (lengths > 0)[None, :, None]  # a text of nothing but padding: the cell read one of it, in vain
+        if isinstance(after, tuple):
+            h, c = before if isinstance(before, tuple) else (torch.zeros_like(after[0]), torch.zeros_like(after[1]))
+            return hidden, (torch.where(read, after[0], h), torch.where(read, after[1], c))
+        return hidden, torch.where(read, after, before if isinstance(before, Tensor) else torch.zeros_like(after))

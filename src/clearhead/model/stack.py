@@ -39,6 +39,18 @@ class Stack(nn.Module):
         assert isinstance(block, Block)
         return block
 
+    def has_outgrown(self, cache: Cache, positions: Int[Tensor, "B T"]) -> bool:
+        """True where, with these tokens, the text turns by other angles than those that the cached ones were read at.
+
+        Then the whole text is to be read again: a token's vectors in the upper layers hang on the angles below.
+        """
+        rotaries = {self.config.rotary(layer) for layer in range(self.config.n_layers)}
+        turns = [rotary for rotary in rotaries if rotary is not None and rotary.depends_on_length]
+        if not turns or not cache.length or cache.read_at is None:
+            return False
+        lengths = zip(cache.read_at.tolist(), cache.lengths_with(positions).tolist(), strict=True)
+        return any(turn.regime(then) != turn.regime(now) for then, now in lengths for turn in turns)
+
     def forward(
         self,
         input_ids: Int[Tensor, "B T"],
@@ -59,7 +71,7 @@ class Stack(nn.Module):
         x = self.embedding(input_ids, positions, token_type_ids)
         mask = self._with_bias(mask, x)
         masks: dict[int | None, Mask] = {}
-        rotations: dict[tuple[Rotary, int], tuple[Rotation, Rotation | None]] = {}
+        rotations: dict[tuple[Rotary, int], Rotation] = {}
         hidden = [x] if keep_hidden else []
         for layer in range(self.config.n_layers):
             block = self.block(layer)
@@ -67,17 +79,16 @@ class Stack(nn.Module):
             if window not in masks:
                 masks[window] = mask if window is None else mask.and_(Window(window))
             rotary = self.config.rotary(layer)
-            rotation = key_rotation = None
+            rotation = None
             if rotary is not None:
                 key = (rotary, block.attention.d_head)
                 if key not in rotations:
                     rotations[key] = self._rotation(*key, positions, lengths, cache, x.dtype)
-                rotation, key_rotation = rotations[key]
+                rotation = rotations[key]
             x = block(
                 x,
                 mask=masks[window],
                 rotation=rotation,
-                key_rotation=key_rotation,
                 memory=memory,
                 memory_mask=memory_mask,
                 cache=cache.layers[layer] if cache is not None else None,
@@ -107,11 +118,10 @@ class Stack(nn.Module):
         lengths: Int[Tensor, "B T"] | None,
         cache: Cache | None,
         dtype: torch.dtype,
-    ) -> tuple[Rotation, Rotation | None]:
-        """The rotation of the new tokens, and of all of them where earlier angles change with the length."""
+    ) -> Rotation:
         if not rotary.depends_on_length:
-            return Rotation.at(rotary, d_head, positions, 0, dtype), None
-        everyone = cache.positions if cache is not None and cache.positions is not None else positions
-        length = lengths if lengths is not None else everyone.amax(dim=1, keepdim=True) + 1
-        new = Rotation.at(rotary, d_head, positions, length, dtype)
-        return new, Rotation.at(rotary, d_head, everyone, length, dtype)
+            return Rotation.at(rotary, d_head, positions, 0, dtype)
+        if lengths is None:
+            everyone = cache.positions if cache is not None and cache.positions is not None else positions
+            lengths = everyone.amax(dim=1, keepdim=True) + 1
+        return Rotation.at(rotary, d_head, positions, lengths, dtype)

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from clearhead.errors import InputError
 from clearhead.model.cache import Cache, count_positions
-from clearhead.model.config import Learned, ModelConfig, Rotary, Sinusoidal
+from clearhead.model.config import ModelConfig
+from clearhead.model.embedding import check_batch
 from clearhead.model.heads import (
     LanguageModelHead,
     MaskedLanguageModelHead,
@@ -82,17 +83,15 @@ class Transformer(nn.Module):
         memory: Tensor | None = None,
         last_only: bool = False,
     ) -> Output:
-        if last_only:
-            hidden = hidden[:, -1:]
         pooled = self.pooler(hidden, real) if self.pooler is not None else None
         logits = embedding = None
         match self.head:
             case LanguageModelHead() | MaskedLanguageModelHead():
-                logits = self.head(hidden, stack.embedding.tokens.weight)
+                logits = self.head(hidden[:, -1:] if last_only else hidden, stack.embedding.tokens.weight)
             case SequenceClassificationHead():
                 logits = self.head(hidden, real, pooled)
             case TokenClassificationHead():
-                logits = self.head(hidden)
+                logits = self.head(hidden[:, -1:] if last_only else hidden)
             case SentenceEmbeddingHead():
                 embedding = self.head(hidden, real)
         return Output(hidden, logits, embedding, pooled, states, memory)
@@ -121,11 +120,17 @@ class Encoder(Transformer):
         texts each token belongs to; they do not read one another. positions: counted over real tokens, unless given.
         """
         real, padded = real_tokens(input_ids, attention_mask)
+        _check_shape("documents", documents, input_ids.shape)
         mask = Mask(_rules(real if padded else None, documents, None))
         if positions is None:
             positions = _positions(real, documents)
         hidden, states = self.encoder(
-            input_ids, positions, mask, token_type_ids=token_type_ids, keep_hidden=keep_hidden
+            input_ids,
+            positions,
+            mask,
+            token_type_ids=token_type_ids,
+            lengths=_lengths(positions, documents),
+            keep_hidden=keep_hidden,
         )
         return self._finish(self.encoder, hidden, real, states)
 
@@ -157,21 +162,30 @@ class Decoder(Transformer):
         position only. The rest as in `Encoder`.
         """
         real, _ = real_tokens(input_ids, attention_mask)
-        offset = cache.length if cache is not None else 0
-        if offset and (documents is not None or prefix is not None):
+        _check_shape("documents", documents, input_ids.shape)
+        if cache is not None and (documents is not None or (prefix is not None and cache.length)):
             raise InputError("packed documents and prefixes are read in one call; leave the cache out.")
         if positions is None:
             positions = cache.next_positions(real) if cache is not None else _positions(real, documents)
-        everyone = real
+        new, offset, everyone = input_ids.shape[1], 0, real
         if cache is not None:
-            everyone, _ = cache.extend(real, positions)
+            if self.decoder.has_outgrown(cache, positions):
+                input_ids, real, positions = cache.take_back(input_ids, real, positions)
+            offset, everyone = cache.length, cache.extend(input_ids, real, positions)
         order = Prefix(prefix) if prefix is not None else Causal()
         padding = None if bool(everyone.all()) else everyone
         mask = Mask(_rules(padding, documents, order), offset=offset)
         hidden, states = self.decoder(
-            input_ids, positions, mask, token_type_ids=token_type_ids, cache=cache, keep_hidden=keep_hidden
+            input_ids,
+            positions,
+            mask,
+            token_type_ids=token_type_ids,
+            cache=cache,
+            lengths=_lengths(positions, documents),
+            keep_hidden=keep_hidden,
         )
-        return self._finish(self.decoder, hidden, real, states, last_only=last_only)
+        states = tuple(state[:, -new:] for state in states)
+        return self._finish(self.decoder, hidden[:, -new:], real[:, -new:], states, last_only=last_only)
 
     def new_cache(self) -> Cache:
         """An empty cache for this model."""
@@ -204,10 +218,10 @@ class EncoderDecoder(Transformer):
     def forward(
         self,
         input_ids: Ids | None,
-        decoder_input_ids: Ids,
+        decoder_input_ids: Int[Tensor, "B Tt"],
         *,
         attention_mask: Real | None = None,
-        decoder_attention_mask: Real | None = None,
+        decoder_attention_mask: Bool[Tensor, "B Tt"] | Int[Tensor, "B Tt"] | None = None,
         memory: Float[Tensor, "B T C"] | None = None,
         cache: Cache | None = None,
         keep_hidden: bool = False,
@@ -222,16 +236,18 @@ class EncoderDecoder(Transformer):
             if input_ids is None:
                 raise InputError("an encoder-decoder needs the source: give input_ids, or memory from encode().")
             memory, states = self._encode(input_ids, attention_mask, keep_hidden)
+        _check_shape("attention_mask", attention_mask, memory.shape[:2])
         source = attention_mask.bool() if attention_mask is not None else None
         if source is not None and bool(source.all()):
             source = None
         memory_mask = Mask(_rules(source, None, None))
         real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
-        offset = cache.length if cache is not None else 0
         positions = cache.next_positions(real) if cache is not None else count_positions(real)
-        everyone = real
+        new, offset, everyone = decoder_input_ids.shape[1], 0, real
         if cache is not None:
-            everyone, _ = cache.extend(real, positions)
+            if self.decoder.has_outgrown(cache, positions):
+                decoder_input_ids, real, positions = cache.take_back(decoder_input_ids, real, positions)
+            offset, everyone = cache.length, cache.extend(decoder_input_ids, real, positions)
         mask = Mask(_rules(None if bool(everyone.all()) else everyone, None, Causal()), offset=offset)
         hidden, more = self.decoder(
             decoder_input_ids,
@@ -242,7 +258,8 @@ class EncoderDecoder(Transformer):
             cache=cache,
             keep_hidden=keep_hidden,
         )
-        return self._finish(self.decoder, hidden, real, (*states, *more), memory, last_only)
+        states = (*states, *(state[:, -new:] for state in more))
+        return self._finish(self.decoder, hidden[:, -new:], real[:, -new:], states, memory, last_only)
 
     def new_cache(self) -> Cache:
         """An empty cache for this model's decoder."""
@@ -262,21 +279,25 @@ def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
 
 def check_fits(config: ModelConfig, length: int) -> None:
     """Raise ContextError where `length` tokens are more than the positions reach; relative biases reach any length."""
-    if any(isinstance(stack.position, Learned | Sinusoidal | Rotary) for stack in config.stacks):
+    if any(stack.bounded for stack in config.stacks):
         check_context(length - 1, config.context)
 
 
 def real_tokens(input_ids: Ids, attention_mask: Real | None) -> tuple[Bool[Tensor, "B T"], bool]:
     """Which tokens are real, and whether any is padding. Raises InputError where the mask's shape is not the ids'."""
+    check_batch(input_ids)
+    _check_shape("attention_mask", attention_mask, input_ids.shape)
     if attention_mask is None:
         return torch.ones_like(input_ids, dtype=torch.bool), False
-    if attention_mask.shape != input_ids.shape:
-        raise InputError(
-            f"attention_mask has shape {tuple(attention_mask.shape)} and the ids {tuple(input_ids.shape)}; "
-            "give one value for each id."
-        )
     real = attention_mask.bool()
     return real, not bool(real.all())
+
+
+def _check_shape(name: str, given: Tensor | None, shape: torch.Size) -> None:
+    if given is not None and given.shape != shape:
+        raise InputError(
+            f"{name} has shape {tuple(given.shape)} and the ids {tuple(shape)}; give one value for each id."
+        )
 
 
 def _rules(real: Tensor | None, documents: Tensor | None, order: Rule | None) -> tuple[Rule, ...]:
@@ -293,6 +314,20 @@ def _positions(real: Bool[Tensor, "B T"], documents: Ids | None) -> Ids:
     counted = count_positions(real)
     if documents is None:
         return counted
-    begins = torch.ones_like(real)
+    before = counted + (~real).long()  # the real tokens that came before
+    return counted - torch.where(_begins(documents), before, torch.zeros_like(before)).cummax(dim=1).values
+
+
+def _lengths(positions: Ids, documents: Ids | None) -> Ids | None:
+    """How long the packed text is that each token belongs to; None where nothing is packed."""
+    if documents is None:
+        return None
+    text = _begins(documents).long().cumsum(dim=1) - 1
+    longest = torch.zeros_like(positions).scatter_reduce(1, text, positions + 1, "amax")
+    return longest.gather(1, text)
+
+
+def _begins(documents: Ids) -> Bool[Tensor, "B T"]:
+    begins = torch.ones_like(documents, dtype=torch.bool)
     begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return counted - torch.where(begins, counted, torch.zeros_like(counted)).cummax(dim=1).values
+    return begins

@@ -9,6 +9,7 @@ LARGEST = 2**40
 
 
 def check_counts(owner: object, *names: str, at_least: int = 1, at_most: int = LARGEST) -> None:
+    """Each named value, where it is not None, is a whole number in the range."""
     for name in names:
         value = getattr(owner, name)
         if value is None:
@@ -21,6 +22,7 @@ def check_counts(owner: object, *names: str, at_least: int = 1, at_most: int = L
 
 
 def check_numbers(owner: object, *names: str, above: float = 0.0, inclusive: bool = False) -> None:
+    """Each named value, where it is not None, is a finite number above the bound (or at it, where inclusive)."""
     for name in names:
         value = getattr(owner, name)
         if value is None:
@@ -34,6 +36,7 @@ def check_numbers(owner: object, *names: str, above: float = 0.0, inclusive: boo
 
 
 def check_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
+    """The named value is one of the choices."""
     value = getattr(owner, name)
     if value not in choices:
         where = f"{type(owner).__name__}.{name}"
@@ -41,6 +44,7 @@ def check_choice(owner: object, name: str, choices: tuple[str, ...]) -> None:
 
 
 def check_dropout(owner: object, *names: str) -> None:
+    """Each named value is a probability below 1."""
     for name in names:
         value = getattr(owner, name)
         if not isinstance(value, int | float) or not 0.0 <= value < 1.0:

@@ -7,7 +7,7 @@ from typing import Literal
 
 from clearhead.errors import ConfigError
 from clearhead.model.config.checks import check_choice, check_dropout, check_numbers
-from clearhead.model.config.layers import Activation, LayerNorm, Norm
+from clearhead.model.config.layers import ACTIVATIONS, Activation, LayerNorm, Norm
 
 Pooling = Literal["first", "last", "mean", "max"]
 """How a text's tokens become one vector; padding is never read. `last` is the last token that is not padding."""
@@ -34,6 +34,9 @@ class MaskedLanguageModel:
     norm: Norm = field(default_factory=lambda: LayerNorm(eps=1e-12))
     tied: bool = True
 
+    def __post_init__(self) -> None:
+        check_choice(self, "activation", ACTIVATIONS)
+
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceClassification:
@@ -48,6 +51,8 @@ class SequenceClassification:
     def __post_init__(self) -> None:
         check_dropout(self, "dropout")
         check_choice(self, "pooling", ("first", "last", "mean", "max", "pooler"))
+        if self.hidden is not None:
+            check_choice(self, "hidden", ACTIVATIONS)
         if not self.labels:
             raise ConfigError("SequenceClassification.labels is empty; name at least one label.")
 

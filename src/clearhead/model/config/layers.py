@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from clearhead.errors import ConfigError
 from clearhead.model.config.checks import check_choice, check_counts, check_dropout, check_numbers
-from clearhead.model.config.positions import ALiBi, Learned, NoPosition, Position, Rotary, T5Bias
+from clearhead.model.config.positions import (
+    ALiBi,
+    DynamicScaling,
+    Learned,
+    NoPosition,
+    Position,
+    Rotary,
+    Sinusoidal,
+    T5Bias,
+)
 
 Activation = Literal["relu", "relu_squared", "gelu", "gelu_tanh", "silu", "tanh"]
 """The pointwise functions of the feed-forward: `gelu` is x·Φ(x) by erf, `gelu_tanh` its tanh approximation."""
+
+ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
 NormPlace = Literal["before", "after", "both", "output"]
 """Where a branch f is normed. before: x + f(N(x)); after: N(x + f(x)); both: x + N(f(N(x))); output: x + N(f(x))."""
@@ -129,7 +140,7 @@ class FeedForwardConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "d_ff")
-        check_choice(self, "activation", ("relu", "relu_squared", "gelu", "gelu_tanh", "silu", "tanh"))
+        check_choice(self, "activation", ACTIVATIONS)
         check_dropout(self, "dropout")
 
 
@@ -184,9 +195,12 @@ class StackConfig:
                 raise ConfigError(f"a parallel residual normalises before, not {self.norm_place!r}.")
             if self.cross_attention is not None:
                 raise ConfigError("a parallel residual has no cross-attention; choose Sequential().")
+        heads = self.attention_of(0).n_heads
         for layer in range(self.n_layers if isinstance(self.attention, tuple) else 1):
             if self.rotary(layer) is not None and isinstance(self.position, T5Bias | ALiBi):
                 raise ConfigError("a layer cannot have rotary positions in a stack of relative biases.")
+            if isinstance(self.position, T5Bias | ALiBi) and self.attention_of(layer).n_heads != heads:
+                raise ConfigError("relative biases are one table for all layers; give each layer as many heads.")
 
     def attention_of(self, layer: int) -> AttentionConfig:
         """The attention of layer `layer`, counted from 0."""
@@ -201,3 +215,11 @@ class StackConfig:
         own = self.attention_of(layer).rotary
         choice = own if own is not None else self.position
         return choice if isinstance(choice, Rotary) else None
+
+    @property
+    def bounded(self) -> bool:
+        """True where positions end at the model's context; relative biases, and dynamic scaling, go on past it."""
+        if isinstance(self.position, Learned | Sinusoidal):
+            return True
+        turns = (self.rotary(layer) for layer in range(self.n_layers))
+        return any(turn is not None and not isinstance(turn.scaling, DynamicScaling) for turn in turns)

@@ -159,12 +159,27 @@ class Rotary:
                 f"rotary positions turn pairs of widths, and {self.fraction} of a head {d_head} wide is {width}; "
                 "choose a head width (or fraction) that gives an even number above 0."
             )
+        if isinstance(self.scaling, LongRopeScaling) and len(self.scaling.short_factor) != width // 2:
+            raise ConfigError(
+                f"LongRopeScaling has {len(self.scaling.short_factor)} factors and {width // 2} pairs of widths turn; "
+                f"give {width // 2} short and {width // 2} long ones."
+            )
         return width
 
     @property
     def depends_on_length(self) -> bool:
-        """True where the angle of an earlier token changes as the text grows, so that keys are cached unturned."""
+        """True where earlier tokens turn by other angles as the text grows, so that what was cached of them is stale."""
         return isinstance(self.scaling, DynamicScaling | LongRopeScaling)
+
+    def regime(self, length: int) -> int:
+        """A number for how texts of this length are turned: alike where it is equal."""
+        match self.scaling:
+            case DynamicScaling(original_context=original):
+                return max(length, original)
+            case LongRopeScaling(original_context=original):
+                return int(length > original)
+            case _:
+                return 0
 
 
 @dataclass(frozen=True, kw_only=True)

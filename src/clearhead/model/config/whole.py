@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from clearhead.errors import ConfigError
-from clearhead.model.config.checks import check_counts, check_dropout, check_numbers
-from clearhead.model.config.heads import Head, SequenceClassification
-from clearhead.model.config.layers import Activation, Norm, StackConfig
+from clearhead.model.config.checks import check_choice, check_counts, check_dropout, check_numbers
+from clearhead.model.config.heads import Head, LanguageModel, SequenceClassification
+from clearhead.model.config.layers import ACTIVATIONS, Activation, Norm, StackConfig
 from clearhead.model.config.positions import Sinusoidal
 
 
@@ -71,6 +71,10 @@ class SpecialTokens:
     eos: tuple[int, ...] = ()
     decoder_start: int | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.eos, tuple) or not all(isinstance(token, int) for token in self.eos):
+            raise ConfigError(f"SpecialTokens.eos={self.eos!r} is no tuple of ids; write (2,) for one.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -96,6 +100,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "vocab_size", "d_model", "context")
+        if self.pooler is not None:
+            check_choice(self, "pooler", ACTIVATIONS)
+        width = self.embedding.width
+        if isinstance(self.head, LanguageModel) and self.head.tied and width is not None and width != self.d_model:
+            raise ConfigError(
+                f"a tied head scores against the embedding, which is {width} wide and not d_model={self.d_model}; "
+                "choose LanguageModel(tied=False), or leave EmbeddingConfig.width out."
+            )
         if self.encoder is None and self.decoder is None:
             raise ConfigError("ModelConfig has neither an encoder nor a decoder; give at least one StackConfig.")
         for stack in self.stacks:
