@@ -1,0 +1,81 @@
+"""Special tokens: ids that no text spells by itself, each with a role. `[CLS]` opens, `<eos>` ends, `<pad>` fills.
+
+A tokenizer's files say which token plays which role. Where none of them says, the spelling decides, by the table below.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from tokenizers import AddedToken, processors
+from tokenizers import Tokenizer as Backend
+
+from clearhead.errors import TokenizerError
+
+ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
+"""Padding, beginning and end of a text, unknown, classification, separator, mask: what a token can be for."""
+
+SPELLINGS: Mapping[str, tuple[str, ...]] = {
+    "pad": ("<pad>", "[PAD]", "<|pad|>"),
+    "bos": ("<bos>", "<s>", "[BOS]", "<|begin_of_text|>", "<|startoftext|>", "<|endoftext|>"),
+    "eos": ("<eos>", "</s>", "[EOS]", "<|end_of_text|>", "<|endoftext|>"),
+    "unk": ("<unk>", "[UNK]"),
+    "cls": ("[CLS]", "<cls>"),
+    "sep": ("[SEP]", "<sep>"),
+    "mask": ("[MASK]", "<mask>"),
+}
+"""How each role is usually spelt, best first. GPT-2's `<|endoftext|>` both begins and ends a text."""
+
+
+def roles_by_spelling(tokens: Iterable[str]) -> dict[str, str]:
+    """The role of each of `tokens` that is spelt in a usual way; the others are special tokens without a role."""
+    present = set(tokens)
+    found = {
+        role: next((token for token in spellings if token in present), None) for role, spellings in SPELLINGS.items()
+    }
+    return {role: token for role, token in found.items() if token is not None}
+
+
+def named_roles(keywords: Mapping[str, object]) -> dict[str, str]:
+    """Turn `pad_token="<pad>"` and its like into `{"pad": "<pad>"}`. Raises `TokenizerError` for another keyword."""
+    roles: dict[str, str] = {}
+    for name, token in keywords.items():
+        role = name.removesuffix("_token")
+        if role == name or role not in ROLES:
+            known = ", ".join(f"{role}_token" for role in ROLES)
+            raise TokenizerError(f"{name!r} is no special token's name; the names are {known}")
+        if not isinstance(token, str) or not token:
+            raise TokenizerError(f"{name}={token!r} is no token; give its text, such as {name}='<{role}>'")
+        roles[role] = token
+    return roles
+
+
+def added_token(value: object, *, special: bool = True) -> AddedToken:
+    """An added token from its text, or from its form in Hugging Face's files: `{"content": …, "lstrip": …, …}`."""
+    if isinstance(value, str):
+        value = {"content": value}
+    if not isinstance(value, dict) or not isinstance(value.get("content"), str) or not value["content"]:
+        raise TokenizerError(f"{str(value)[:80]!r} is no token; it should be a text or an object with a 'content'")
+    flags = {name: bool(value.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}
+    special = bool(value.get("special", special))
+    return AddedToken(value["content"], special=special, normalized=bool(value.get("normalized", not special)), **flags)
+
+
+def surround(backend: Backend, before: list[str], after: list[str], *, between: list[str] | None = None) -> None:
+    """Make `backend` put the tokens `before` and `after` around every text.
+
+    A second text follows after the first one's `after` and `between`, and is closed by `after` again. With `between`
+    given, its tokens have type 1, as in BERT: `[CLS] A [SEP]` + `B [SEP]`; else each text is surrounded alike.
+    """
+    names = {token: token if not set(token) & set(":$ ") else f"special{n}" for n, token in enumerate(before + after)}
+    opening, closing = [names[token] for token in before], [names[token] for token in after]
+    single = [*opening, "$A", *closing]
+    if between is None:
+        pair = [*single, *opening, "$B", *closing]
+    else:
+        pair = [*single, *(names[token] for token in between), "$B:1", *(f"{name}:1" for name in closing)]
+    table: list[dict[str, Any]] = [
+        {"id": name, "ids": [backend.token_to_id(token)], "tokens": [token]} for token, name in names.items()
+    ]
+    backend.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=table)
