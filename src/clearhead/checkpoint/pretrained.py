@@ -1,0 +1,265 @@
+"""Load and export. A name becomes a model with its tokenizer; a model becomes a folder that transformers reads.
+
+The model is built without memory, on the meta device, and its tensors are put in: views of the file's own memory
+wherever its numbers lie in our order and dtype.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from clearhead.checkpoint import embedded, families, hub
+from clearhead.checkpoint.family import Family, is_code, refuse
+from clearhead.checkpoint.report import Report
+from clearhead.checkpoint.sentence import write_sentence
+from clearhead.checkpoint.sizes import check_sizes
+from clearhead.checkpoint.source import CONFIG, GENERATION, Source, from_folder
+from clearhead.checkpoint.transfer import NamedEvidence, Plan, Tensors, plan_reading, plan_writing, read
+from clearhead.checkpoint.writing import new_folder, sync, write_json, write_safetensors
+from clearhead.errors import CheckpointError, ConfigError, InputError, UnknownModelError, UnsafeFileError
+from clearhead.model.config import Head, LanguageModel, ModelConfig, NormalInit, SentenceEmbedding
+from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, build
+from clearhead.text.tokenizer import Tokenizer
+
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
+SHARD = 5_000_000_000
+"""Bytes: where an export is cut into several files."""
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a checkpoint said besides: its config and its other files, kept so that an export says it again."""
+
+    config: dict[str, Any] = field(default_factory=dict)
+    generation: dict[str, Any] | None = None
+    files: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class Pretrained:
+    """A model with what belongs to it. One that was built from scratch has only the first three, and perhaps a family.
+
+    family: the `model_type` that it is exported as. report: what became of every key and tensor that was read.
+    """
+
+    model: Encoder | Decoder | EncoderDecoder
+    tokenizer: Tokenizer | None
+    config: ModelConfig
+    family: str = ""
+    name: str = ""
+    report: Report = field(default_factory=lambda: Report(family=""))
+    foreign: Foreign = field(default_factory=Foreign)
+
+
+def load(
+    name_or_path: str | Path,
+    *,
+    dtype: torch.dtype | str | None = None,
+    device: torch.device | str = "cpu",
+    revision: str | None = None,
+    head: Head | str | None = None,
+) -> Pretrained:
+    """A model in eval mode, by its folder, its embedded name (`minilm`, `alice`) or its hub id, in that order.
+
+    dtype: what its weights are held in; None is the file's own. head: another head than the checkpoint's: a choice of
+    ours, or a class of its family ("BertModel"). What the file lacks of it is drawn anew, and the report says so.
+
+    Raises UnknownModelError, UnknownFamilyError, UnknownKeyError, UnsafeFileError, or CheckpointError for all else
+    that is wrong with the files; InputError for a dtype or device that is not had here.
+    """
+    return assemble(_find(str(name_or_path), revision), _dtype(dtype), _device(device), head)
+
+
+def _find(name: str, revision: str | None) -> Source:
+    path = Path(name).expanduser()
+    try:
+        is_folder, exists, is_model = path.is_dir(), path.exists(), (path / CONFIG).is_file()
+    except (OSError, ValueError):
+        is_folder = exists = is_model = False
+    if is_model:
+        return from_folder(path, name)
+    if name in embedded.EMBEDDED:
+        return embedded.find(name, revision)
+    if is_folder:
+        return from_folder(path, name)
+    if exists:
+        raise CheckpointError(f"{path} is a file; name the folder that holds {CONFIG} and the weights.")
+    if name.startswith((".", "/", "~")):
+        known = ", ".join(embedded.EMBEDDED)
+        raise UnknownModelError(f"{name!r}: there is no such folder; the embedded models are {known}.")
+    return from_folder(hub.download(name, revision, embedded.EMBEDDED), name)
+
+
+def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
+    found = DTYPES.get(dtype) if isinstance(dtype, str) else dtype
+    if dtype is not None and found not in DTYPES.values():
+        raise InputError(f"dtype={dtype!r} is not one that weights can have; choose one of {', '.join(DTYPES)}.")
+    return found
+
+
+def _device(device: torch.device | str) -> torch.device:
+    try:
+        torch.empty(0, device=device)
+        return torch.device(device)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InputError(f"device={str(device)!r} is not to be had here; choose 'cpu'.") from None
+
+
+def assemble(
+    source: Source, dtype: torch.dtype | None, device: torch.device, head: Head | str | None = None
+) -> Pretrained:
+    """The model of a source: its config read, its sizes checked, every tensor planned for, and only then filled."""
+    family, tensors = source.family, source.tensors
+    keys = source.keys if not isinstance(head, str) else {**source.keys, "architectures": [head]}
+    config, accounts, notes, errors = family.read(keys, NamedEvidence(family, tensors), source.where)
+    refuse(errors)
+    assert config is not None
+    if head is not None and not isinstance(head, str):
+        config = replace(config, head=head)
+    elif source.sentence is not None and head is None and config.head is None:
+        config = replace(config, head=source.sentence.head)
+        notes += source.sentence.notes
+
+    numbers = sum(math.prod(shape) for shape in tensors.shapes.values())
+    check_sizes(config, numbers, len(tensors.shapes), source.where)
+    model = _empty(config, source.where)
+    ours = dict(model.named_parameters())
+    plan = plan_reading(family, config, ours, tensors, new_head=head is not None)
+    dtype = dtype if dtype is not None else source.dtype if source.dtype is not None else _own(plan, tensors, notes)
+    with torch.no_grad():
+        for name, tensor in read(plan, config, ours, tensors):
+            _put(model, name, tensor.to(device, dtype).contiguous())
+        for name in plan.fresh:
+            _put(model, name, _drawn(name, ours[name], config, dtype, device))
+    if plan.fresh:
+        notes.append(f"the file lacks {', '.join(plan.fresh)}: drawn anew, to be trained")
+    return Pretrained(
+        model=model.eval(),
+        tokenizer=source.tokenizer(),
+        config=config,
+        family=source.exports_as,
+        name=source.name,
+        report=Report(family=family.model_type, keys=accounts, tensors=plan.accounts, notes=tuple(notes)),
+        foreign=Foreign(
+            config=source.keys if source.exports_as == family.model_type else {},
+            generation=source.generation,
+            files=source.sentence.files if source.sentence is not None else {},
+        ),
+    )
+
+
+def _empty(config: ModelConfig, where: str) -> Encoder | Decoder | EncoderDecoder:
+    """The model without memory."""
+    try:
+        with torch.device("meta"):
+            return build(config)
+    except (RuntimeError, OverflowError) as error:
+        raise UnsafeFileError(
+            f"{where} describes a model that cannot be built: {str(error).splitlines()[0]}."
+        ) from None
+
+
+def _own(plan: Plan, tensors: Tensors, notes: list[str]) -> torch.dtype:
+    """The files' dtype; where they have several, the one that holds all of their numbers."""
+    found = sorted({tensors.dtype(step.theirs) for step in plan.steps}, key=str)
+    widest = found[0]
+    for dtype in found[1:]:
+        widest = torch.promote_types(widest, dtype)
+    if len(found) > 1:
+        notes.append(f"the weights are {' and '.join(str(dtype) for dtype in found)}; all are held in {widest}")
+    return widest
+
+
+def _put(model: nn.Module, name: str, tensor: Tensor) -> None:
+    path, _, leaf = name.rpartition(".")
+    model.get_submodule(path).register_parameter(leaf, nn.Parameter(tensor))
+
+
+def _drawn(name: str, like: Tensor, config: ModelConfig, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A head's tensor before any training: matrices drawn as the config says, norms one, biases zero."""
+    if like.ndim == 1:
+        return torch.full(like.shape, 1.0 if name.endswith("norm.weight") else 0.0, dtype=dtype, device=device)
+    std = config.init.std if isinstance(config.init, NormalInit) else like.shape[1] ** -0.5
+    return torch.empty(like.shape, dtype=dtype, device=device).normal_(0.0, std)
+
+
+def export(
+    what: Pretrained | Encoder | Decoder | EncoderDecoder,
+    folder: str | Path,
+    *,
+    family: str | None = None,
+    tokenizer: Tokenizer | None = None,
+    overwrite: bool = False,
+    max_shard_size: int = SHARD,
+) -> Path:
+    """Write a model as a folder of the Hugging Face layout, all of it or nothing; returns the folder.
+
+    family: the `model_type` to write it as; None is its own, or, for a model built from scratch, the first that fits.
+    overwrite: replace what an earlier export wrote there. max_shard_size: bytes of one weights file.
+
+    Choices that only training looks at (dropout, initialisation) are written where the family has a key for them.
+    Raises CheckpointError where no family, or not this one, can say what the model is, naming the choice.
+    """
+    if not isinstance(what, Pretrained):
+        what = Pretrained(what, tokenizer, what.config)
+    config, tokenizer = what.model.config, tokenizer if tokenizer is not None else what.tokenizer
+    chosen, keys = _fitting(family or what.family, config, what.foreign.config if family in (None, what.family) else {})
+    keys["dtype"] = keys["torch_dtype"] = str(what.model.dtype).removeprefix("torch.")
+    prefixed = config.head is not None and not isinstance(config.head, SentenceEmbedding)
+    tensors = plan_writing(chosen, config, dict(what.model.named_parameters()), prefixed=prefixed)
+    with new_folder(Path(folder), overwrite=overwrite) as work:
+        write_json(work / CONFIG, keys)
+        generation = _generation(what.foreign.generation, config)
+        if generation is not None:
+            write_json(work / GENERATION, generation)
+        write_safetensors(work, tensors, most=max_shard_size)
+        if isinstance(config.head, SentenceEmbedding):
+            write_sentence(work, config.head, config.d_model, what.foreign.files)
+        if tokenizer is not None:
+            before = set(work.iterdir())
+            tokenizer.save(work)
+            for path in set(work.iterdir()) - before:
+                sync(path)
+    return Path(folder)
+
+
+def _fitting(name: str, config: ModelConfig, original: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
+    """The family of this name, or the first that fits, and the config.json that it writes."""
+    if name:
+        family = families.family(name, "export")
+        return family, family.write(config, original)
+    reasons: list[str] = []
+    for family in families.families().values():
+        try:
+            return family, family.write(config)
+        except (CheckpointError, ConfigError) as error:
+            reasons.append(str(error))
+    raise CheckpointError("no family can hold this model; name the nearest with family= to see why: " + _few(reasons))
+
+
+def _few(reasons: Iterable[str]) -> str:
+    return " | ".join(list(reasons)[:3])
+
+
+def _generation(kept: dict[str, Any] | None, config: ModelConfig) -> dict[str, Any] | None:
+    """generation_config.json: the checkpoint's own, without what names code, or the ids of a model that writes."""
+    if kept is not None:
+        return {key: value for key, value in kept.items() if not is_code(key)}
+    if not isinstance(config.head, LanguageModel):
+        return None
+    tokens = config.tokens
+    eos = list(tokens.eos) if len(tokens.eos) > 1 else tokens.eos[0] if tokens.eos else None
+    ids = {
+        "pad_token_id": tokens.pad,
+        "bos_token_id": tokens.bos,
+        "eos_token_id": eos,
+        "decoder_start_token_id": tokens.decoder_start,
+    }
+    return {key: value for key, value in ids.items() if value is not None}

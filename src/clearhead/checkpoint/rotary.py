@@ -1,0 +1,184 @@
+"""Rotary positions in a config.json, both spellings read and both written.
+
+transformers 5 writes `rope_parameters`, with `rope_theta` inside; 4 wrote `rope_theta` and `rope_scaling` side by side.
+A file of the one spelling alone is read by the other version as θ = 10,000 without scaling, and not a word is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from clearhead.checkpoint.config_rules import ConfigRow, Foreign, shown
+from clearhead.checkpoint.places import Places, get
+from clearhead.errors import CheckpointError, UnknownKeyError
+from clearhead.model.config import (
+    DynamicScaling,
+    LinearScaling,
+    Llama3Scaling,
+    LongRopeScaling,
+    ModelConfig,
+    Rotary,
+    RotaryScaling,
+    YarnScaling,
+)
+
+_KNOWN = {
+    "default": (),
+    "linear": ("factor",),
+    "dynamic": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        "factor",
+        "original_max_position_embeddings",
+        "beta_fast",
+        "beta_slow",
+        "attention_factor",
+        "mscale",
+        "mscale_all_dim",
+        "truncate",
+    ),
+    "longrope": ("short_factor", "long_factor", "factor", "original_max_position_embeddings", "attention_factor"),
+}
+_UNUSED = ("original_max_position_embeddings", "finetuned")
+"""What some files say although their scaling does not look at it."""
+
+
+@dataclass(frozen=True)
+class Rope(ConfigRow):
+    """The row of rotary positions at one place. fraction: the default of `partial_rotary_factor`, None if not read."""
+
+    place: str
+    theta: float = 10_000.0
+    fraction: float | None = None
+    layout: Literal["halves", "interleaved"] = "halves"
+    context: str = "max_position_embeddings"
+    verbatim: bool = True
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        """Both spellings."""
+        partial = ("partial_rotary_factor",) if self.fraction is not None else ()
+        return ("rope_parameters", "rope_theta", "rope_scaling", *partial)
+
+    def read(self, foreign: Foreign) -> Places:
+        """A Rotary. Raises CheckpointError where the two spellings disagree."""
+        spellings = {key: self._object(foreign, key) for key in ("rope_parameters", "rope_scaling")}
+        found = {key: self._rotary(foreign, key, value) for key, value in spellings.items() if value}
+        if not found:
+            return {self.place: self._rotary(foreign, "rope_parameters", {})}
+        first = next(iter(found.values()))
+        theta = foreign.optional_number("rope_theta")
+        if any(other != first for other in found.values()) or (theta is not None and theta != first.theta):
+            names = ", ".join(key for key in ("rope_parameters", "rope_scaling", "rope_theta") if foreign.get(key))
+            raise CheckpointError(f"{foreign.where}: {names} disagree; keep the one that the model was trained with.")
+        return {self.place: first}
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """Both spellings."""
+        rotary = get(config, self.place)
+        if not isinstance(rotary, Rotary):
+            return {}
+        scaling = _written(rotary.scaling)
+        partial = {"partial_rotary_factor": rotary.fraction} if self.fraction is not None else {}
+        new = {"rope_theta": rotary.theta, **(scaling or {"rope_type": "default"}), **partial}
+        return {"rope_parameters": new, "rope_theta": rotary.theta, "rope_scaling": scaling, **partial}
+
+    def _object(self, foreign: Foreign, key: str) -> Mapping[str, Any]:
+        value = foreign.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise foreign.bad(key, "an object of rotary parameters")
+        return value or {}
+
+    def _rotary(self, foreign: Foreign, key: str, says: Mapping[str, Any]) -> Rotary:
+        inner = Foreign(says, foreign.evidence, f"{foreign.where}: {key}", foreign.notes)
+        other = self._object(foreign, "rope_parameters").get("rope_theta")
+        outside = foreign.optional_number("rope_theta", other if isinstance(other, int | float) else self.theta)
+        fraction = 1.0
+        if self.fraction is not None:
+            fraction = inner.number("partial_rotary_factor", foreign.number("partial_rotary_factor", self.fraction))
+        return Rotary(
+            theta=inner.number("rope_theta", outside),
+            fraction=fraction,
+            layout=self.layout,
+            scaling=self._scaling(foreign, inner),
+        )
+
+    def _scaling(self, foreign: Foreign, inner: Foreign) -> RotaryScaling | None:
+        kind = inner.text("rope_type", inner.text("type", "default"))
+        kind = {"su": "longrope"}.get(kind, kind)
+        if kind not in _KNOWN:
+            known = ", ".join(_KNOWN)
+            raise UnknownKeyError(f"{inner.where}: rope_type={shown(kind)} is not a scaling that we have ({known}).")
+        partial = () if self.fraction is None else ("partial_rotary_factor",)
+        for key in inner.keys:
+            if key in _UNUSED and key not in _KNOWN[kind]:
+                foreign.notes.append(f"{inner.where}: {key} is not used by rope_type={kind}")
+            elif key not in ("rope_type", "type", "rope_theta", *partial, *_KNOWN[kind]):
+                raise UnknownKeyError(f"{inner.where}: rope_type={kind} does not know the key {key!r}; remove it.")
+        context = foreign.whole(self.context, 2048)
+        original = foreign.optional_whole("original_max_position_embeddings")
+        original = inner.whole("original_max_position_embeddings", context if original is None else original)
+        match kind:
+            case "linear":
+                return LinearScaling(factor=inner.number("factor"))
+            case "dynamic":
+                return DynamicScaling(factor=inner.number("factor"), original_context=context)
+            case "llama3":
+                return Llama3Scaling(
+                    factor=inner.number("factor"),
+                    low_freq_factor=inner.number("low_freq_factor"),
+                    high_freq_factor=inner.number("high_freq_factor"),
+                    original_context=original,
+                )
+            case "yarn":
+                return YarnScaling(
+                    factor=inner.number("factor"),
+                    original_context=original,
+                    beta_fast=inner.optional_number("beta_fast") or 32.0,
+                    beta_slow=inner.optional_number("beta_slow") or 1.0,
+                    attention_factor=inner.optional_number("attention_factor"),
+                    mscale=inner.optional_number("mscale"),
+                    mscale_all_dim=inner.optional_number("mscale_all_dim"),
+                    truncate=inner.flag("truncate", True),
+                )
+            case "longrope":
+                return LongRopeScaling(
+                    short_factor=_numbers(inner, "short_factor"),
+                    long_factor=_numbers(inner, "long_factor"),
+                    original_context=original,
+                    factor=inner.optional_number("factor") or context / max(original, 1),
+                    attention_factor=inner.optional_number("attention_factor"),
+                )
+        return None
+
+
+def _numbers(inner: Foreign, key: str) -> tuple[float, ...]:
+    values = inner.get(key)
+    if not isinstance(values, list) or any(isinstance(v, bool) or not isinstance(v, int | float) for v in values):
+        raise inner.bad(key, "a list of numbers")
+    return tuple(values)
+
+
+def _written(scaling: RotaryScaling | None) -> dict[str, Any] | None:
+    """The scaling as an object of rotary parameters, without what is None."""
+    match scaling:
+        case None:
+            return None
+        case LinearScaling():
+            return {"rope_type": "linear", "factor": scaling.factor}
+        case DynamicScaling():
+            return {"rope_type": "dynamic", "factor": scaling.factor}
+        case Llama3Scaling():
+            kind = "llama3"
+        case YarnScaling():
+            kind = "yarn"
+        case LongRopeScaling():
+            kind = "longrope"
+    says: dict[str, Any] = {"rope_type": kind}
+    for key in _KNOWN[kind]:
+        value = getattr(scaling, "original_context" if key.startswith("original") else key)
+        if value is not None:
+            says[key] = list(value) if isinstance(value, tuple) else value
+    return says

@@ -1,0 +1,55 @@
+"""Sizes, before anything is allocated: what a config asks for, against what its files hold."""
+
+from __future__ import annotations
+
+from clearhead.errors import UnsafeFileError
+from clearhead.model.config import AttentionConfig, FeedForwardConfig, Learned, ModelConfig, StackConfig
+
+
+def at_least(config: ModelConfig) -> int:
+    """A lower bound of the model's parameters: its tables and matrices, without norms, biases and heads."""
+    width = config.embedding.width if config.embedding.width is not None else config.d_model
+    total = (config.vocab_size + config.embedding.token_types) * width
+    for stack in config.stacks:
+        if isinstance(stack.position, Learned):
+            total += (config.context + stack.position.offset) * width
+        total += _blocks(stack, config.d_model)
+    return total
+
+
+def _blocks(stack: StackConfig, d_model: int) -> int:
+    def attention(choice: AttentionConfig) -> int:
+        return 2 * d_model * choice.head_width(d_model) * (choice.n_heads + choice.kv_heads)
+
+    def feedforward(choice: FeedForwardConfig) -> int:
+        return d_model * choice.d_ff * (3 if choice.gated else 2)
+
+    cross = attention(stack.cross_attention) if stack.cross_attention is not None else 0
+    layers = 1 if stack.share_layers else stack.n_layers
+    return sum(
+        attention(stack.attention_of(layer)) + feedforward(stack.feedforward_of(layer)) + cross
+        for layer in range(layers)
+    )
+
+
+def check_sizes(config: ModelConfig, numbers: int, tensors: int, where: str) -> None:
+    """Raise UnsafeFileError where the config asks for more than `numbers` numbers in `tensors` tensors can give."""
+    needed = at_least(config)
+    if needed > numbers:
+        raise UnsafeFileError(
+            f"{where}: config.json describes a model of {_rounded(needed)} parameters or more, and the weights hold "
+            f"{_rounded(numbers)}; the two do not belong together."
+        )
+    layers = sum(1 if stack.share_layers else stack.n_layers for stack in config.stacks)
+    if layers > tensors:
+        raise UnsafeFileError(
+            f"{where}: config.json describes {layers:,} layers, and the weights are {tensors:,} tensors; "
+            "the two do not belong together."
+        )
+
+
+def _rounded(count: int) -> str:
+    for unit, size in (("·10¹²", 10**12), (" billion", 10**9), (" million", 10**6)):
+        if count >= size:
+            return f"{count / size:,.3g}{unit}" if count < 10**18 else "more than 10¹⁸"
+    return f"{count:,}"

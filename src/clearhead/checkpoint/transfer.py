@@ -1,0 +1,283 @@
+"""The transfer: a table of weight rows put to work, from a file's tensors to a model's and back.
+
+Everything is settled on names and shapes first, by a plan, and only then is a tensor read.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from clearhead.checkpoint.family import Family
+from clearhead.checkpoint.report import Account
+from clearhead.checkpoint.rules import Copy, Ignored, Row, WeightRow, in_force
+from clearhead.errors import CheckpointError, UnknownKeyError
+from clearhead.model.config import ModelConfig
+
+LAYER = "{layer}"
+
+
+@runtime_checkable
+class Tensors(Protocol):
+    """Where foreign tensors come from: a folder of safetensors, an archive of arrays."""
+
+    where: str
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Every tensor's name and shape."""
+
+    def dtype(self, name: str) -> torch.dtype:
+        """A tensor's dtype. Raises CheckpointError for one that is no weight's."""
+
+    def read(self, name: str) -> Tensor:
+        """The tensor, without a copy where that can be had."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tensor of theirs, and those of ours that it holds."""
+
+    row: WeightRow
+    theirs: str
+    ours: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be read, what of ours is to be drawn anew, and what became of each foreign tensor."""
+
+    steps: tuple[Step, ...]
+    fresh: tuple[str, ...]
+    accounts: tuple[Account, ...]
+
+
+@dataclass(frozen=True)
+class NamedEvidence:
+    """What a family asks of the weights, under its own names for them."""
+
+    family: Family
+    tensors: Tensors
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a tensor."""
+        return self._actual(name) is not None
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether the two hold the same bits."""
+        first, second = self._actual(one), self._actual(other)
+        return first is not None and second is not None and _same_bits(self.tensors, first, second)
+
+    def _actual(self, name: str) -> str | None:
+        for actual in (name, self.family.prefix + name):
+            if actual in self.tensors.shapes:
+                return actual
+        return next((actual for actual in self.tensors.shapes if self.family.canonical(actual) == name), None)
+
+
+def plan_reading(
+    family: Family,
+    config: ModelConfig,
+    ours: Mapping[str, Tensor],
+    tensors: Tensors,
+    *,
+    new_head: bool = False,
+) -> Plan:
+    """How the tensors fill `ours` (names and meta tensors of the model). new_head: the head may be drawn anew.
+
+    Raises CheckpointError for tensors that are missing, of another shape, or unequal where they are tied;
+    UnknownKeyError for tensors that no row accounts for.
+    """
+    names: dict[str, str] = {}
+    for name in tensors.shapes:
+        canonical = family.canonical(name)
+        if canonical in names:
+            raise CheckpointError(f"{tensors.where}: {names[canonical]} and {name} are the same tensor; remove one.")
+        names[canonical] = name
+    rows = in_force((*family.weights, *family.heads), config)
+    steps = _steps(rows, config, ours)
+    fates: dict[str, Account] = {}
+    _settle_copies(rows, config, {step.theirs for step in steps}, names, tensors, fates)
+
+    kept: list[Step] = []
+    missing: list[str] = []
+    fresh: list[str] = []
+    for step in steps:
+        actual = names.get(step.theirs)
+        if actual is not None:
+            _check_shape(step, actual, config, ours, tensors)
+            kept.append(Step(step.row, actual, step.ours))
+            fates[actual] = Account(actual, "read", ", ".join(step.ours))
+        elif new_head and all(name.startswith(("head.", "pooler.")) for name in step.ours):
+            fresh += step.ours
+        else:
+            missing.append(step.theirs)
+    if missing:
+        raise CheckpointError(f"{tensors.where} lacks {_listed(missing)}, which the config asks for.")
+    _ignore(rows, family, new_head, names, fates)
+    unknown = [name for name in tensors.shapes if name not in fates]
+    if unknown:
+        raise UnknownKeyError(
+            f"{tensors.where}: family {family.model_type} does not account for {_listed(unknown)} under this config; "
+            "correct the config, or remove what is no part of the model."
+        )
+    return Plan(tuple(kept), tuple(fresh), tuple(fates[name] for name in tensors.shapes))
+
+
+def _layers(config: ModelConfig) -> int:
+    return max(stack.n_layers for stack in config.stacks)
+
+
+def _steps(rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig, ours: Mapping[str, Tensor]) -> list[Step]:
+    """The rows, layer by layer, whose tensors of ours the model has. Raises CheckpointError where one is left over."""
+    steps: list[Step] = []
+    left = set(ours)
+    for row in rows:
+        if not isinstance(row, WeightRow):
+            continue
+        for layer in range(_layers(config) if LAYER in row.ours[0] else 1):
+            mine = tuple(name.replace(LAYER, str(layer)) for name in row.ours)
+            if left.issuperset(mine):
+                steps.append(Step(row, row.theirs.replace(LAYER, str(layer)), mine))
+                left.difference_update(mine)
+    if left:
+        raise CheckpointError(f"the family has no place for {_listed(sorted(left))}; leave that part out of the model.")
+    return steps
+
+
+def _copies(rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig) -> Iterator[Copy]:
+    for row in rows:
+        if isinstance(row, Copy):
+            for layer in range(_layers(config) if LAYER in row.theirs else 1):
+                theirs, of = (name.replace(LAYER, str(layer)) for name in (row.theirs, row.of))
+                yield Copy(theirs, of, row.used)
+
+
+def _settle_copies(
+    rows: tuple[WeightRow | Copy | Ignored, ...],
+    config: ModelConfig,
+    claimed: set[str],
+    names: dict[str, str],
+    tensors: Tensors,
+    fates: dict[str, Account],
+) -> None:
+    """See to the tensors that are stored a second time; where only the second is there, it takes the first's name."""
+    for copy in _copies(rows, config):
+        if copy.theirs in claimed or copy.theirs not in names:
+            continue
+        theirs = names.pop(copy.theirs)
+        if copy.of not in names:
+            names[copy.of] = theirs
+        elif not copy.used:
+            fates[theirs] = Account(theirs, "ignored", f"never used beside {names[copy.of]}, which is")
+        elif _same_bits(tensors, theirs, names[copy.of]):
+            fates[theirs] = Account(theirs, "read", f"equal to {names[copy.of]}, to which it is tied")
+        else:
+            raise CheckpointError(
+                f"{tensors.where}: {theirs} and {names[copy.of]} are tied by the config and differ in the file; "
+                "say in config.json that they are not tied, or remove one."
+            )
+
+
+def _ignore(
+    rows: tuple[WeightRow | Copy | Ignored, ...],
+    family: Family,
+    new_head: bool,
+    names: Mapping[str, str],
+    fates: dict[str, Account],
+) -> None:
+    """Account for what the table ignores, and for the old head's tensors where the head is another."""
+    patterns = [(_pattern(row.pattern), row.reason) for row in rows if isinstance(row, Ignored)]
+    if new_head:
+        reason = "it belongs to the checkpoint's own head, and another was asked for"
+        patterns += [(_pattern(name), reason) for name in _theirs(family.heads)]
+        patterns.append((_pattern("pooler.*"), reason))
+    for canonical, actual in names.items():
+        if actual not in fates:
+            for pattern, reason in patterns:
+                if pattern.fullmatch(canonical):
+                    fates[actual] = Account(actual, "ignored", reason)
+                    break
+
+
+def _theirs(rows: tuple[Row, ...]) -> Iterator[str]:
+    """Every foreign name that a table has, whatever the config."""
+    for row in rows:
+        match row:
+            case WeightRow() | Copy():
+                yield row.theirs
+            case Ignored():
+                yield row.pattern
+            case _:
+                yield from _theirs(row.rows)
+
+
+def _pattern(name: str) -> re.Pattern[str]:
+    return re.compile(re.escape(name).replace(re.escape(LAYER), r"\d+").replace(r"\*", r"[\w.]*"))
+
+
+def _check_shape(step: Step, actual: str, config: ModelConfig, ours: Mapping[str, Tensor], tensors: Tensors) -> None:
+    expected = tuple(step.row.join(tuple(ours[name] for name in step.ours), config).shape)
+    found = tensors.shapes[actual]
+    if expected != found:
+        raise CheckpointError(f"{tensors.where}: {actual} has the shape {found}, and the config asks for {expected}.")
+    tensors.dtype(actual)
+
+
+def _same_bits(tensors: Tensors, one: str, other: str) -> bool:
+    if tensors.shapes[one] != tensors.shapes[other] or tensors.dtype(one) != tensors.dtype(other):
+        return False
+    first, second = (tensors.read(name).contiguous().flatten().view(torch.uint8) for name in (one, other))
+    return torch.equal(first, second)
+
+
+def _listed(names: list[str]) -> str:
+    few = ", ".join(names[:3])
+    return f"the tensor {few}" if len(names) == 1 else f"{len(names)} tensors ({few}{', …' if len(names) > 3 else ''})"
+
+
+def read(plan: Plan, config: ModelConfig, ours: Mapping[str, Tensor], tensors: Tensors) -> Iterator[tuple[str, Tensor]]:
+    """Our tensors, one by one, by the plan: views of the file's memory wherever the numbers lie in our order."""
+    for step in plan.steps:
+        like = tuple(ours[name] for name in step.ours)
+        yield from zip(step.ours, step.row.split(tensors.read(step.theirs), like, config), strict=True)
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A tensor to be written: its name, shape and dtype now, its numbers when they are asked for."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+    make: Callable[[], Tensor]
+
+
+def plan_writing(family: Family, config: ModelConfig, ours: Mapping[str, Tensor], *, prefixed: bool) -> list[Outgoing]:
+    """The foreign tensors of a model. prefixed: the base model's names get the family's prefix, beside a head."""
+    rows = in_force((*family.weights, *family.heads), config)
+    head_names = set(_theirs(family.heads))
+    written: dict[str, Outgoing] = {}
+
+    def add(row_name: str, name: str, like: Tensor, make: Callable[[], Tensor]) -> None:
+        full = name if row_name in head_names or not prefixed else family.prefix + name
+        written[name] = Outgoing(full, tuple(like.shape), like.dtype, make)
+
+    for step in _steps(rows, config, ours):
+        parts = tuple(ours[name].detach() for name in step.ours)
+        meta = step.row.join(tuple(part.to("meta") for part in parts), config)
+
+        def make(row: WeightRow = step.row, parts: tuple[Tensor, ...] = parts) -> Tensor:
+            return row.join(parts, config)
+
+        add(step.row.theirs, step.theirs, meta, make)
+    for copy in _copies(rows, config):
+        if not copy.used and copy.theirs not in written:
+            of = written[copy.of]
+            add(copy.theirs, copy.theirs, torch.empty(of.shape, dtype=of.dtype, device="meta"), of.make)
+    return list(written.values())
