@@ -179,7 +179,7 @@ def load(
 
 
 def export(lm: Loaded, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write the model as a Hugging Face folder: config.json, model.safetensors, tokenizer files. All of it or nothing."""
+    """Write a Hugging Face folder: config.json, model.safetensors, tokenizer files. All of it or nothing."""
     from clearhead.checkpoint.pretrained import export as write
 
     return write(lm.pretrained, Path(folder), overwrite=overwrite)

@@ -42,8 +42,9 @@ PLANS = st.fixed_dictionaries(
         "window": st.integers(0, 8),
         **{
             name: st.booleans()
-            for name in ("cross", "padding", "causal", "documents", "prefix", "slopes", "buckets", "both_ways")
-            + ("table", "table_bias", "sinks")
+            for name in (
+                "cross padding causal documents prefix slopes buckets both_ways table table_bias sinks"
+            ).split()
         },
     }
 )
@@ -84,7 +85,8 @@ def carry_out(plan: dict[str, Any]) -> tuple[Call, Tensor]:
     mask = Mask(tuple(rules), tuple(biases))
     scoring = Scoring(plan["scale"], mask, plan["softcap"], normal(HEADS) if plan["sinks"] else None)
     shrink = 1.0 if plan["scale"] < 1 else WIDTH**-0.5  # as T5 learns to: scores of ±5, not ±15, keep 1e-6 in float32
-    q, k, v = normal(BATCH, HEADS, queries, WIDTH) * shrink, normal(BATCH, KV_HEADS, keys, WIDTH), normal(BATCH, KV_HEADS, keys, 8)
+    q = normal(BATCH, HEADS, queries, WIDTH) * shrink
+    k, v = normal(BATCH, KV_HEADS, keys, WIDTH), normal(BATCH, KV_HEADS, keys, 8)
     _, lse = fused_with_lse(q, k, v, scoring)
     dense = attention_weights(q, k, mask, scoring.scale, softcap=scoring.softcap, sinks=scoring.sinks)
     return Call(q, k, lse, scoring, kind="decoder", layer=0, module="test"), dense

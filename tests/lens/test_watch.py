@@ -1,4 +1,4 @@
-"""Watching our models: the outputs do not move, everything is put back, and what is kept is q, k and one number a row."""
+"""Watching our models: outputs do not move, everything is put back, and what is kept is q, k and a number a row."""
 
 from __future__ import annotations
 
@@ -47,7 +47,9 @@ def both() -> ModelConfig:
 
 CONFIGS = {
     "gpt2": small(),
-    "rotary": with_decoder(small(), position=Rotary(), norm=RMSNorm(), attention=AttentionConfig(n_heads=4, n_kv_heads=2)),
+    "rotary": with_decoder(
+        small(), position=Rotary(), norm=RMSNorm(), attention=AttentionConfig(n_heads=4, n_kv_heads=2)
+    ),
     "window": with_decoder(small(), attention=AttentionConfig(n_heads=4, window=3)),
     "softcap and sinks": with_decoder(small(), attention=AttentionConfig(n_heads=4, softcap=3.0, sinks=True)),
     "shared": with_decoder(small(), share_layers=True, residual=Sequential()),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
@@ -259,7 +260,7 @@ def _col_groups(edges: list[int]) -> Iterator[tuple[int, int]]:
 
 def _bin(tile: Float[Tensor, "n m"], edges: list[int], how: Literal["max", "mean"]) -> Float[Tensor, "n bins"]:
     """Reduce the last axis of `tile` to the bins between `edges`."""
-    sizes = [b - a for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    sizes = [b - a for a, b in pairwise(edges)]
     largest = max(sizes)
     if min(sizes) == largest:
         blocks = tile.reshape(tile.shape[0], len(sizes), largest)

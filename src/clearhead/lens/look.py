@@ -89,7 +89,7 @@ class Look:
         return self.target_tokens, self.tokens if kind == "cross" else self.target_tokens
 
     def find(self, word: str | int, *, target: bool = False) -> list[int]:
-        """The tokens that make up a word: by its first occurrence in the text, its n-th as `word#n`, or a token's index.
+        """The tokens of a word: its first occurrence in the text, its n-th as `word#n`, or a token by its index.
 
         Raises OutsideError, naming the tokens there are, where the text has no such word.
         """
