@@ -42,9 +42,19 @@ PLANS = st.fixed_dictionaries(
         "window": st.integers(0, 8),
         **{
             name: st.booleans()
-            for name in (
-                "cross padding causal documents prefix slopes buckets both_ways table table_bias sinks"
-            ).split()
+            for name in [
+                "cross",
+                "padding",
+                "causal",
+                "documents",
+                "prefix",
+                "slopes",
+                "buckets",
+                "both_ways",
+                "table",
+                "table_bias",
+                "sinks",
+            ]
         },
     }
 )

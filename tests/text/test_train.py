@@ -156,7 +156,9 @@ def test_sizes_hold():
     ({"kind": "bpe"}, "give vocab_size"),
     ({"kind": "bpe", "vocab_size": 0}, "whole number"),
     ({"kind": "bpe", "vocab_size": True}, "whole number"),
+    ({"kind": ["bpe"], "vocab_size": 99}, "no kind of tokenizer"),
     ({"kind": "bpe", "vocab_size": 99, "special_tokens": [""]}, "should be texts"),
+    ({"kind": "bpe", "vocab_size": 99, "special_tokens": 5}, "should be texts"),
     ({"kind": "bpe", "vocab_size": 99, "special_tokens": {"begin": "<s>"}}, "no special token's name"),
 ])  # fmt: skip
 def test_bad_wishes_are_refused_in_one_line(given, message):

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
@@ -46,11 +47,11 @@ def read(path: str | os.PathLike[str]) -> Found:
 
     Raises `TokenizerError` if there is none, or it cannot be read as what it says it is.
     """
-    path = Path(path)
     try:
+        path = Path(path)
         exists, is_folder = path.exists(), path.is_dir()
         names = sorted(entry.name for entry in path.iterdir() if entry.is_file()) if is_folder else [path.name]
-    except (OSError, ValueError) as problem:
+    except (OSError, ValueError, TypeError) as problem:
         raise TokenizerError(f"{str(path)[:200]!r} cannot be looked at: {problem}") from None
     if not exists:
         raise TokenizerError(f"{str(path)!r} does not exist; give a tokenizer's folder or file")
@@ -131,7 +132,7 @@ def _read_all(folder: Path, file: Path, reader: Reader) -> Found:
         if value is not None:
             roles[role] = added_token(value).content
     _add_tokens(backend, _added(folder, named))
-    _mark_special(backend, named, roles)
+    mark_special(backend, roles, named)
     if not roles:
         roles = roles_by_spelling(
             token.content for token in backend.get_added_tokens_decoder().values() if token.special
@@ -152,13 +153,15 @@ def _read_all(folder: Path, file: Path, reader: Reader) -> Found:
 
 
 def switch_off(backend: Backend) -> dict[str, Any]:
-    """Truncation, padding and dropout that the file asks for: off, and returned for the record."""
+    """Truncation, padding and chance (BPE's dropout, Unigram's alpha): off, and returned for the record."""
     model = backend.model
-    asked = {"truncation": backend.truncation, "padding": backend.padding, "dropout": getattr(model, "dropout", None)}
+    asked = {"truncation": backend.truncation, "padding": backend.padding}
     backend.no_truncation()
     backend.no_padding()
-    if asked["dropout"]:
-        model.dropout = None
+    for chance in ("dropout", "alpha"):
+        asked[chance] = getattr(model, chance, None)
+        if asked[chance] is not None:
+            setattr(model, chance, None)
     return {name: value for name, value in asked.items() if value}
 
 
@@ -190,7 +193,7 @@ def _add_tokens(backend: Backend, added: dict[int, Any]) -> None:
             )
 
 
-def _mark_special(backend: Backend, config: dict[str, Any], roles: dict[str, str]) -> None:
+def mark_special(backend: Backend, roles: dict[str, str], config: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Tokens with a role are special, and so are those that the config lists; as far as the vocabulary has them."""
     wanted = [config.get(f"{role}_token") or token for role, token in roles.items()]
     for key in ("additional_special_tokens", "extra_special_tokens"):

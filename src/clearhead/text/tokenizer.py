@@ -41,7 +41,7 @@ class Tokenizer:
     special_tokens     role → token: `{"bos": "<s>", …}`
     model_max_length   the longest text that the model was made for, in tokens, if the files say so. Nothing enforces it
     chat_template      the Jinja program that writes a conversation as one text, or None
-    switched_off       truncation, padding and dropout that a file asked for: recorded, and off
+    switched_off       truncation, padding and chance (dropout) that a file asked for: recorded, and off
     """
 
     def __init__(self, found: folders.Found) -> None:
@@ -110,13 +110,16 @@ class Tokenizer:
     ) -> Tokenizer:
         """Take over a pipeline of the `tokenizers` library: `Tokenizer.from_backend(backend, bos_token="<s>")`.
 
-        split_special_tokens: text that spells a special token stays text. Raises `TokenizerError` for a keyword that is
-        no role, or a token that the vocabulary does not have.
+        split_special_tokens: text that spells a special token stays text. Tokens with a role become special in the
+        backend, but for the unknown one, which stands for text. Raises `TokenizerError` for a keyword that is no role,
+        or a token that the vocabulary does not have.
         """
+        roles = named_roles(special_tokens)
+        folders.mark_special(backend, {role: token for role, token in roles.items() if role != "unk"})
         return cls(
             folders.Found(
                 backend=backend,
-                special_tokens=named_roles(special_tokens),
+                special_tokens=roles,
                 model_max_length=model_max_length,
                 chat_template=chat_template,
                 config=_OWN_CONFIG | ({"split_special_tokens": True} if split_special_tokens else {}),
@@ -155,12 +158,14 @@ class Tokenizer:
         if isinstance(special_tokens, Mapping):
             roles = named_roles(special_tokens)
             specials = list(dict.fromkeys(roles.values()))
+        elif not isinstance(special_tokens, Iterable):
+            raise TokenizerError(f"special_tokens={special_tokens!r} should be texts, such as ['<bos>', '<eos>']")
         else:
             specials = list(dict.fromkeys([special_tokens] if isinstance(special_tokens, str) else special_tokens))
             if not all(isinstance(token, str) and token for token in specials):
                 raise TokenizerError(f"special_tokens={specials!r} should be texts, such as ['<bos>', '<eos>']")
             roles = roles_by_spelling(specials)
-        if kind not in UNKNOWN:
+        if kind not in tuple(UNKNOWN):
             roles.pop("unk", None)  # bytes leave nothing unknown
         backend = train(texts, kind, vocab_size, specials, roles)
         return cls(folders.Found(backend=backend, special_tokens=roles, config=dict(_OWN_CONFIG)))
@@ -171,7 +176,10 @@ class Tokenizer:
         The folder is made if need be; each file is replaced in one step. What the origin's config said beyond what we
         read is kept, but for `auto_map`, which names code. Raises `TokenizerError` if the folder cannot be written.
         """
-        folder = Path(folder)
+        try:
+            folder = Path(folder)
+        except TypeError:
+            raise TokenizerError(f"{folder!r} is no folder; give its path") from None
         config = {key: value for key, value in self._config.items() if key != "auto_map"}
         for role in ROLES:
             token, kept = self.special_tokens.get(role), config.get(f"{role}_token")
@@ -215,7 +223,7 @@ class Tokenizer:
 
         Bytes that make no whole character become U+FFFD. Raises `TokenizerError` for an id that no token has.
         """
-        ids = [self._checked_id(id) for id in ids]
+        ids = self._checked_ids(ids)
         with translated("these ids cannot be decoded"):
             if not self._bytes.fallback:
                 return self.backend.decode(ids, skip_special_tokens=skip_special)
@@ -247,7 +255,7 @@ class Tokenizer:
         Byte-level `Ġstreet` and sentencepiece's `▁street` become ` street`; a byte that is part of a character becomes
         `\\xf0`; WordPiece's `##ing` and special tokens stay as they are.
         """
-        ids = [self._checked_id(id) for id in ids]
+        ids = self._checked_ids(ids)
         return [self._label(id, self.backend.id_to_token(id) or "") for id in ids]
 
     def token_to_id(self, token: str) -> int | None:
@@ -257,7 +265,6 @@ class Tokenizer:
 
     def id_to_token(self, id: int) -> str | None:
         """The token of an id as the vocabulary spells it; None for an id that no token has."""
-        id = operator.index(id)
         return self.backend.id_to_token(id) if 0 <= id < self.vocab_size else None
 
     def is_special(self, id: int) -> bool:
@@ -288,6 +295,11 @@ class Tokenizer:
                         "nothing; remove it, or decode the file it came from with errors='replace'"
                     ) from None
             raise
+
+    def _checked_ids(self, ids: Any) -> list[int]:
+        if not isinstance(ids, Iterable):
+            raise TokenizerError(f"{ids!r} is no list of ids; give one, such as [{ids!r}]")
+        return [self._checked_id(id) for id in ids]
 
     def _checked_id(self, id: Any) -> int:
         try:

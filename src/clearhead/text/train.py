@@ -38,7 +38,7 @@ WORDS = Regex(r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s")
 """No token of `bpe` and `unigram` crosses these: a word or a run of signs, with one space before it, or blanks."""
 
 
-def train(texts: Iterable[Any], kind: str, vocab_size: Any, specials: list[str], roles: dict[str, str]) -> Backend:
+def train(texts: Iterable[Any], kind: Any, vocab_size: Any, specials: list[str], roles: dict[str, str]) -> Backend:
     """The `tokenizers` pipeline of `kind`, learned from `texts`; `Tokenizer.train` says what is promised.
 
     `specials` get the first ids, in their order (the last ones with `byte`, whose first 256 ids are the bytes). `roles`
