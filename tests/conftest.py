@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import jaxtyping
 import pytest
 from hypothesis import HealthCheck, settings
-from jaxtyping import install_import_hook
 
 # Every annotation of the package is checked while the tests run, and only then: users pay nothing for it.
 # This must come before the first import of clearhead.
-install_import_hook("clearhead", "beartype.beartype")
+jaxtyping.install_import_hook("clearhead", "beartype.beartype")
 
 import torch  # noqa: E402
 
@@ -28,6 +29,14 @@ torch.set_num_threads(1)  # the tensors are small, and threads that wait for one
 def seed() -> None:
     """Each test draws the same weights, whatever ran before it."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def as_a_user() -> Iterator[None]:
+    """Annotations unchecked, as they are outside the tests: what is refused here is refused by the package itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,8 @@ from clearhead.model.masks import (
 BATCH, HEADS, KV_HEADS, WIDTH = 2, 4, 2, 8
 
 
+SWITCHES = ["cross", "padding", "causal", "documents", "prefix", "slopes", "buckets", "both_ways"]
+SWITCHES += ["table", "table_bias", "sinks"]
 PLANS = st.fixed_dictionaries(
     {
         "seed": st.integers(0, 2**16),
@@ -40,22 +42,7 @@ PLANS = st.fixed_dictionaries(
         "scale": st.sampled_from([1.0, WIDTH**-0.5]),
         "softcap": st.sampled_from([None, 5.0]),
         "window": st.integers(0, 8),
-        **{
-            name: st.booleans()
-            for name in [
-                "cross",
-                "padding",
-                "causal",
-                "documents",
-                "prefix",
-                "slopes",
-                "buckets",
-                "both_ways",
-                "table",
-                "table_bias",
-                "sinks",
-            ]
-        },
+        **{name: st.booleans() for name in SWITCHES},
     }
 )
 """A call of an attention of any kind: what it has, and the seed of its numbers."""

@@ -66,7 +66,7 @@ class MaskedLanguageModelHead(nn.Module):
         self.weight = None if choice.tied else nn.Parameter(torch.zeros(config.vocab_size, width))
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
-    def forward(self, hidden: Hidden, table: Float[Tensor, "V C"]) -> Float[Tensor, "B T V"]:
+    def forward(self, hidden: Hidden, table: Float[Tensor, "V width"]) -> Float[Tensor, "B T V"]:
         """The logits; `table` is the embedding's."""
         x = self.norm(self.act(self.dense(hidden)))
         return F.linear(x, table if self.weight is None else self.weight, self.bias)

@@ -39,13 +39,18 @@ class Stack(nn.Module):
         assert isinstance(block, Block)
         return block
 
+    @property
+    def turns_by_length(self) -> list[Rotary]:
+        """The rotary positions among the layers' whose angles depend on how long the text is."""
+        rotaries = {self.config.rotary(layer) for layer in range(self.config.n_layers)}
+        return [rotary for rotary in rotaries if rotary is not None and rotary.depends_on_length]
+
     def has_outgrown(self, cache: Cache, positions: Int[Tensor, "B T"]) -> bool:
         """True where, with these tokens, the text turns by other angles than those that the cached ones were read at.
 
         Then the whole text is to be read again: a token's vectors in the upper layers hang on the angles below.
         """
-        rotaries = {self.config.rotary(layer) for layer in range(self.config.n_layers)}
-        turns = [rotary for rotary in rotaries if rotary is not None and rotary.depends_on_length]
+        turns = self.turns_by_length
         if not turns or not cache.length or cache.read_at is None:
             return False
         lengths = zip(cache.read_at.tolist(), cache.lengths_with(positions).tolist(), strict=True)

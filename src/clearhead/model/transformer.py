@@ -47,7 +47,7 @@ class Output:
     logits: Float[Tensor, "B *rest"] | None = None
     embedding: Float[Tensor, "B C"] | None = None
     pooled: Float[Tensor, "B C"] | None = None
-    hidden_states: tuple[Float[Tensor, "B T C"], ...] = ()
+    hidden_states: tuple[Float[Tensor, "B _ C"], ...] = ()
     memory: Float[Tensor, "B Tm C"] | None = None
 
 
@@ -165,6 +165,11 @@ class Decoder(Transformer):
         _check_shape("documents", documents, input_ids.shape)
         if cache is not None and (documents is not None or (prefix is not None and cache.length)):
             raise InputError("packed documents and prefixes are read in one call; leave the cache out.")
+        if cache is not None and self.decoder.turns_by_length and (prefix is not None or token_type_ids is not None):
+            raise InputError(
+                "prefixes and token types are not kept, and this model's rotary scaling reads the text again as it "
+                "grows; leave the cache out."
+            )
         if positions is None:
             positions = cache.next_positions(real) if cache is not None else _positions(real, documents)
         new, offset, everyone = input_ids.shape[1], 0, real

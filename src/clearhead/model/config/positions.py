@@ -168,7 +168,7 @@ class Rotary:
 
     @property
     def depends_on_length(self) -> bool:
-        """True where earlier tokens turn by other angles as the text grows, so that what was cached of them is stale."""
+        """True where tokens turn by other angles as the text grows, so that what was cached of them is stale."""
         return isinstance(self.scaling, DynamicScaling | LongRopeScaling)
 
     def regime(self, length: int) -> int:
