@@ -1,0 +1,105 @@
+"""The command line. One file a command, imported when it is called; help needs neither torch nor typer.
+
+A user's mistake is one line on stderr and exit code 2, with nothing written. An exception that is not of the
+`ClearheadError` family is our own mistake and keeps its traceback. Ctrl-C ends with 130; a reader that goes away, as
+`head` does, ends it quietly with 141, as the shell's own tools do.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from clearhead.errors import ClearheadError
+
+COMMANDS = {
+    "look": "what every attention head reads in a text: in the terminal, as a page, or as JSON",
+    "explore": "the same in the browser, for any text you type",
+    "generate": "continue a prompt",
+    "export": "write a model as a Hugging Face folder",
+    "inspect": "what a model is made of",
+}
+"""Each command and its line of help; the function of the same name lives in the module of the same name."""
+
+INTERRUPTED, PIPE_CLOSED = 130, 141
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, or 2 for a mistake that one line on stderr explains."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal without × or → still gets its answer
+    try:
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except ClearheadError as error:
+        return _refuse(str(error))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())  # so that Python's own flush at the end has somewhere to go
+        return PIPE_CLOSED
+
+
+def _run(arguments: list[str]) -> int:
+    match arguments:
+        case [] | ["-h" | "--help" | "help", *_]:
+            print(_help())
+            return 0
+        case ["--version" | "-V", *_]:
+            from clearhead import __version__
+
+            print(f"clearhead {__version__}")
+            return 0
+        case [name, *rest] if name in COMMANDS:
+            return _call(name, getattr(import_module(f"clearhead.cli.{name}"), name), rest)
+        case [name, *_]:
+            near = get_close_matches(name, COMMANDS, n=1)
+            what = "option" if name.startswith("-") else "command"
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(COMMANDS)}."
+            return _refuse(f"there is no {what} {name!r}; {hint}")
+    raise AssertionError("unreachable")
+
+
+def _help() -> str:
+    width = max(map(len, COMMANDS))
+    rows = "\n".join(f"  {name:<{width}}  {line}" for name, line in COMMANDS.items())
+    return (
+        "The Transformer, small and exact: run it, and see what every attention head reads.\n\n"
+        "Usage: clearhead COMMAND …        clearhead COMMAND --help says what it takes\n\n"
+        f"{rows}\n\n"
+        "  --version, --help\n\n"
+        'Try:  clearhead look "The animal didn\'t cross the street because it was too tired"'
+    )
+
+
+def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int:
+    """Let typer read the arguments and call the function; what typer objects to is one line, too."""
+    import typer
+
+    app = typer.Typer(
+        add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["--help", "-h"]}
+    )
+    app.command(name)(function)
+    command = typer.main.get_command(app)
+    try:
+        with command.make_context(f"clearhead {name}", arguments) as context:
+            command.invoke(context)
+    except typer.Exit as leave:
+        return leave.exit_code
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # not one of typer's complaints
+            raise
+        return _refuse(f"{error.format_message()} ('clearhead {name} --help' says what it takes.)")
+    return 0
+
+
+def _refuse(message: str) -> int:
+    print(f"clearhead: {' '.join(message.split())}", file=sys.stderr)
+    return 2

@@ -1,0 +1,22 @@
+"""clearhead explore. Serve the explorer on this machine and open it in the browser."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from clearhead.serve.opening import DEFAULT_TEXT
+
+
+def explore(
+    model: Annotated[str, typer.Option("--model", "-m", help="a folder, a hub id, or an embedded name")] = "minilm",
+    text: Annotated[str, typer.Option("--text", "-t", help="what the page opens with")] = DEFAULT_TEXT,
+    host: Annotated[str, typer.Option(help="where to listen; the default is this machine alone")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes any free one")] = 8000,
+    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the browser")] = True,
+) -> None:
+    """Type a text in the browser and see what every attention head of MODEL reads in it. Ctrl-C ends it."""
+    from clearhead.serve import serve
+
+    serve(model, text=text, host=host, port=port, open_browser=browser)

@@ -1,0 +1,21 @@
+"""clearhead export. Write a model in Hugging Face's layout: transformers, vLLM and llama.cpp read it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="a folder, a hub id, or an embedded name", show_default=False)],
+    folder: Annotated[Path, typer.Argument(help="where to write", show_default=False)],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there")] = False,
+) -> None:
+    """Write MODEL to FOLDER: config.json, model.safetensors and the tokenizer's files. All of it or nothing."""
+    import clearhead
+
+    lm = clearhead.load(model)
+    written = clearhead.export(lm, folder, overwrite=overwrite)
+    print(f"{written}: {lm.name}, {lm.model.n_parameters():,} parameters")

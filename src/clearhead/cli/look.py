@@ -1,0 +1,149 @@
+"""clearhead look. What every attention head reads in a text: in the terminal, as one page (--html), or as JSON.
+
+This file reads the arguments and says no to what does not go together; `views.py` draws, `as_json.py` writes JSON, and
+`clearhead.serve.still` writes
+the page.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from clearhead.errors import InputError, OutsideError
+
+if TYPE_CHECKING:
+    from clearhead.api import Loaded
+    from clearhead.lens.look import Look
+    from clearhead.lens.seen import Kind
+
+
+class KindChoice(str, Enum):  # noqa: UP042 — typer below 0.19 shows str subclasses best
+    """The kinds of attention, as `--kind` takes them."""
+
+    encoder = "encoder"
+    decoder = "decoder"
+    cross = "cross"
+
+
+def look(
+    text: Annotated[str, typer.Argument(help="what the model reads", show_default=False)],
+    model: Annotated[str, typer.Option("--model", "-m", help="a folder, a hub id, or an embedded name")] = "minilm",
+    target: Annotated[str | None, typer.Option(help="the decoder's text, for encoder-decoders")] = None,
+    layer: Annotated[int | None, typer.Option("--layer", help="with --head: the map of one head, from 0")] = None,
+    head: Annotated[int | None, typer.Option("--head", help="with --layer: the map of one head, from 0")] = None,
+    kind: Annotated[KindChoice | None, typer.Option(help="which attention, where there are several")] = None,
+    ask: Annotated[
+        tuple[str, str] | None,
+        typer.Option(metavar="WORD WORD", help="rank all heads by what the first word reads of the second"),
+    ] = None,
+    top: Annotated[int | None, typer.Option("--top", "-n", min=1, help="how many links to list")] = None,
+    all_links: Annotated[
+        bool, typer.Option("--all-links", help="list links to [CLS], to itself and such, too")
+    ] = False,
+    html: Annotated[Path | None, typer.Option(metavar="FILE", help="write one self-contained page instead")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="write JSON to stdout instead")] = False,
+) -> None:
+    """Show what every attention head of MODEL reads in TEXT.
+
+    Alone: the strongest links of each layer. With --layer and --head: that head's map. With --ask it animal: all heads,
+    ranked by how much "it" reads "animal" (a word's second occurrence is word#2).
+    """
+    if (layer is None) != (head is None):
+        raise InputError("--layer and --head go together; give both, or neither for an overview.")
+    if ask is not None and layer is not None:
+        raise InputError("--ask ranks the heads of all layers; leave --layer and --head out.")
+    if html is not None:
+        from clearhead.serve.still import check_path
+
+        check_path(html)
+
+    import clearhead
+
+    lm = clearhead.load(model)
+    seen = lm.look(text, target)
+    chosen = _kinds(seen, kind.value if kind is not None else None, several=layer is None and ask is None)
+    if layer is not None and head is not None:
+        _check_head(seen, chosen[0], layer, head)
+    if html is not None:
+        print(_write_page(html, lm, seen, chosen[0], layer, head, ask), file=sys.stderr if as_json else sys.stdout)
+    if as_json:
+        from clearhead.cli.as_json import write_json
+
+        write_json(sys.stdout, lm, seen, chosen, layer=layer, head=head, ask=ask, top=top, all_links=all_links)
+    elif html is None:
+        _draw(lm, seen, chosen, layer, head, ask, top, all_links)
+
+
+def _draw(
+    lm: Loaded,
+    seen: Look,
+    kinds: list[Kind],
+    layer: int | None,
+    head: int | None,
+    ask: tuple[str, str] | None,
+    top: int | None,
+    all_links: bool,
+) -> None:
+    from rich.console import Console
+
+    from clearhead.cli import views
+
+    console = Console(highlight=False, soft_wrap=False)
+    if ask is not None:
+        views.asked(console, lm, seen, kinds[0], ask, top or 10)
+    elif layer is not None and head is not None:
+        views.one_head(console, lm, seen, kinds[0], layer, head, top or 10, all_links)
+    else:
+        views.overview(console, lm, seen, kinds, top or 3, all_links)
+
+
+def _write_page(
+    path: Path, lm: Loaded, seen: Look, kind: Kind, layer: int | None, head: int | None, ask: tuple[str, str] | None
+) -> str:
+    """Write the page, open on the head asked for, or on the last layer's strongest link; and say so in a line."""
+    from clearhead.cli.links import LeftOut, best_of_layer, strongest
+    from clearhead.serve.still import Opening, write
+
+    layers = seen.n_layers(kind)
+    out = LeftOut.of(seen, kind)
+    if ask is not None:
+        link = seen.ask(*ask, kind=kind)[0]
+        both = seen.target is not None
+        query = seen.find(ask[0], target=both and kind != "encoder")[0]
+        key = seen.find(ask[1], target=both and kind == "decoder")[0]
+        opening = Opening(kind, link.layer, link.head, query, key)
+    elif layer is not None and head is not None:
+        found = strongest(seen.seen.call(layer, kind), [head], out, 1)[head]
+        opening = Opening(kind, layer, head, *((found[0].query, found[0].key) if found else ()))
+    else:
+        found = best_of_layer(seen, kind, layers - 1, out, 1)
+        opening = Opening(kind, *found[0][1:5]) if found else Opening(kind, layers - 1, 0)
+    size = write(path, lm, seen, opening)
+    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+    shape = f"{layers} layers × {seen.n_heads(kind)} heads"
+    return f"{path}: {len(seen.tokens)} tokens, {shape}, {shown}; open it in any browser."
+
+
+def _kinds(seen: Look, kind: Kind | None, *, several: bool) -> list[Kind]:
+    """The kinds to show: the one asked for, or all where `several` may be shown."""
+    if kind is not None and kind not in seen.kinds:
+        raise OutsideError(f"this model has no {kind!r} attention; choose --kind {' or '.join(seen.kinds)}.")
+    if kind is not None:
+        return [kind]
+    if len(seen.kinds) > 1 and not several:
+        raise InputError(f"this model has several kinds of attention; choose --kind {', '.join(seen.kinds)}.")
+    return list(seen.kinds)
+
+
+def _check_head(seen: Look, kind: Kind, layer: int, head: int) -> None:
+    layers = seen.n_layers(kind)
+    if not 0 <= layer < layers:
+        raise OutsideError(f"--layer {layer} is outside the model; choose 0…{layers - 1}.")
+    heads = seen.n_heads(kind, layer)
+    if not 0 <= head < heads:
+        raise OutsideError(f"--head {head} is outside layer {layer}; choose 0…{heads - 1}.")

@@ -1,0 +1,85 @@
+"""The frame around the commands: help, versions, mistakes, Ctrl-C, a reader that goes away, and our own bugs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import clearhead
+from clearhead import cli
+from clearhead.errors import InputError
+from tests.cli.conftest import Run
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["help"]])
+def test_help_lists_every_command(run: Run, arguments: list[str]) -> None:
+    said = run(*arguments)
+    assert said.code == 0 and said.err == ""
+    for name, line in cli.COMMANDS.items():
+        assert f"  {name}" in said.out and line in said.out
+
+
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_each_command_has_help(run: Run, name: str) -> None:
+    said = run(name, "--help")
+    assert said.code == 0 and said.out.startswith(f"Usage: clearhead {name}") and said.err == ""
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"clearhead {clearhead.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["lok", "a"], "did you mean 'look'?"),
+        (["--versoin"], "no option '--versoin'"),
+        (["look"], "text"),
+        (["look", "a", "--layer", "five"], "--layer"),
+        (["look", "a", "--nonsense"], "--nonsense"),
+        (["look", "a", "--kind", "sideways"], "--kind"),
+        (["look", "a", "--layer", "1"], "--layer and --head go together"),
+        (["look", "a", "--layer", "1", "--head", "1", "--ask", "a", "b"], "leave --layer and --head out"),
+        (["generate", "a", "--temperature", "-1"], "--temperature"),
+        (["export", "minilm"], "folder"),
+    ],
+)
+def test_a_wrong_call_is_one_line(refuse, arguments: list[str], words: str) -> None:  # type: ignore[no-untyped-def]
+    assert words in refuse(*arguments)
+
+
+def _raise(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(clearhead, "load", load, raising=False)
+
+
+def test_a_message_of_several_lines_becomes_one(refuse, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    _raise(monkeypatch, InputError("this is\n  wrong"))
+    assert refuse("look", "a") == "clearhead: this is wrong\n"
+
+
+def test_ctrl_c_is_quiet(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _raise(monkeypatch, KeyboardInterrupt())
+    said = run("look", "a")
+    assert (said.code, said.out, said.err) == (130, "", "")
+
+
+def test_our_own_bugs_keep_their_traceback(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    _raise(monkeypatch, ZeroDivisionError("ours"))
+    with pytest.raises(ZeroDivisionError):
+        run("look", "a")
+
+
+def test_a_reader_that_goes_away_is_no_trouble() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "clearhead", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == b""
+    process.stderr.close()
+    assert process.wait() in (0, cli.PIPE_CLOSED)
