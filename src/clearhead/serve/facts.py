@@ -1,0 +1,84 @@
+"""Facts. What is said of a look beside its weights: its tokens, the heads there are, and how the numbers came about."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+from torch import nn
+
+from clearhead.lens.look import Look
+from clearhead.lens.seen import Call, Kind
+from clearhead.model import kernels
+from clearhead.model.attention import Attention
+
+
+@runtime_checkable
+class Readable(Protocol):
+    """What the explorer needs of a loaded model (`clearhead.Loaded`)."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def model(self) -> nn.Module: ...
+    def look(self, text: str, target: str | None = None) -> Look:
+        """What every head reads in this text."""
+        ...
+
+
+OPS = {"_flash_cpu": "fused flash attention (CPU)", "_flash_cuda": "fused flash attention (CUDA)"}
+
+
+def kernel_of(lm: Readable, call: Call) -> str:
+    """The kernel that made this call's output, asked of the code that chose it."""
+    plain = {module.kernel for module in lm.model.modules() if isinstance(module, Attention)}
+    if kernels.fused not in plain:
+        return "equation, written out"
+    q = call.tensors[0]
+    op = kernels._lse_op(q, q, call.scoring)  # v is as wide as q in every model of ours
+    return OPS.get(getattr(op, "__name__", ""), "blockwise online softmax")
+
+
+def facts_of(lm: Readable, look: Look) -> dict[str, object]:
+    """The JSON that stands for a look: everything but the weights.
+
+    `kinds` gives each kind's layers, heads, rows and columns; `sides` says which text the rows and the columns are.
+    `offsets` are character spans in the text; tokens with an empty one, in `special`, are the tokenizer's own.
+    """
+    call = look.seen.call(0, look.kinds[0])
+    q = call.tensors[0]
+    facts: dict[str, object] = {
+        "model": lm.name,
+        "kernel": kernel_of(lm, call),
+        "dtype": str(q.dtype).removeprefix("torch."),
+        "device": str(q.device),
+        "text": look.text,
+        "tokens": look.tokens,
+        "offsets": look.offsets,
+        "special": _special(look.offsets),
+        "kinds": {kind: _shape(look, kind) for kind in look.kinds},
+    }
+    if look.target is not None:
+        facts |= {
+            "target": look.target,
+            "target_tokens": look.target_tokens,
+            "target_offsets": look.target_offsets,
+            "target_special": _special(look.target_offsets),
+        }
+    return facts
+
+
+def _special(offsets: list[tuple[int, int]]) -> list[int]:
+    return [i for i, (start, end) in enumerate(offsets) if start == end]
+
+
+def _shape(look: Look, kind: Kind) -> dict[str, object]:
+    rows, cols = look.seen.call(0, kind).shape
+    own = "target" if look.target is not None and kind != "encoder" else "text"
+    return {
+        "layers": look.n_layers(kind),
+        "heads": look.n_heads(kind),
+        "rows": rows,
+        "cols": cols,
+        "sides": [own, "text" if kind == "cross" else own],
+        "causal": kind == "decoder",
+    }

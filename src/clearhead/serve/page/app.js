@@ -1,0 +1,402 @@
+// The page: one state, changed by what the user points at, clicks and types; everything on the screen follows from it.
+
+import * as api from "/api.js";
+import { TICKS, image, onTheme, place } from "/colour.js";
+import { Grid, Ranking } from "/heads.js";
+import { Heatmap } from "/heatmap.js";
+import { Sentence, written } from "/sentence.js";
+
+const WHOLE = 256; // tokens up to which a head is fetched as it is; a longer one is pooled, and its rows fetched one by one
+const POOLED = 256; // cells along a side of a pooled head
+const PICTURE = 32; // cells along a side of a small picture
+const PAUSE = 60; // milliseconds a pooled cell is pointed at before its weights are fetched
+const SWEEP = 2 ** 27; // weights behind the small pictures above which they are fetched layer by layer
+
+const $ = (id) => document.getElementById(id);
+const state = {
+  model: null, look: null, kind: null, layer: 0, head: 0, // what is looked at
+  query: null, key: null, links: null, // the chosen link, and the heads ranked by it
+  pointed: null, leaveOut: false, // the word or the cell's row under the pointer
+  map: null, rows: new Map(), // the chosen head: whole or pooled; rows that were fetched
+};
+
+const sentence = new Sentence($("sentence"), $("heard"), {
+  point: (i, spoken) => point(i, spoken),
+  pick: (i) => guarded(() => pick(i)),
+});
+const grid = new Grid($("grid"), (layer, head) => guarded(() => choose(layer, head)));
+const ranking = new Ranking($("links"), $("more"), (layer, head) => guarded(() => choose(layer, head)));
+const heatmap = new Heatmap($("map"), {
+  point: (cell, spoken) => pointAtCell(cell, spoken),
+  pick: (cell) => guarded(() => pickCell(cell)),
+});
+
+// ── looking ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+let asking = new AbortController();
+
+/** Run the model over a text. `wish` may say which head and which link to show; else a strong one is found. */
+async function lookAt(text, wish = {}) {
+  asking.abort();
+  asking = new AbortController();
+  const { signal } = asking;
+  say("Looking…");
+  $("main").setAttribute("aria-busy", "true");
+  const look = await api.look({ text, model: state.model }, signal);
+  if (signal.aborted) return;
+  const kind = look.kinds[wish.kind] ? wish.kind : Object.keys(look.kinds)[0];
+  const shape = look.kinds[kind];
+  const within = (n, size) => Math.min(Math.max(Number(n) || 0, 0), size - 1);
+  Object.assign(state, { look, kind, query: null, key: null, links: null, pointed: null, map: null });
+  state.layer = within(wish.layer ?? state.layer, shape.layers);
+  state.head = within(wish.head ?? state.head, shape.heads);
+  describe();
+  grid.show(shape.layers, shape.heads);
+  grid.select(state.layer, state.head);
+  const pictures = fetchPictures(look);
+  await fetchHead();
+  const [query, key] = tokensOf(wish) ?? (await strongest());
+  if (look !== state.look) return;
+  Object.assign(state, { query, key });
+  sentence.show(look, query);
+  sentence.reveal(query);
+  await show();
+  $("main").setAttribute("aria-busy", "false");
+  say(`${look.tokens.length} tokens, ${shape.layers * shape.heads} heads`);
+  await Promise.all([pictures, rank()]);
+  remember();
+}
+
+async function fetchPictures(look) {
+  const { layers, heads, rows, cols } = look.kinds[state.kind];
+  const atOnce = layers * heads * rows * cols <= SWEEP ? [null] : [...Array(layers).keys()];
+  for (const layer of atOnce) {
+    const asked = { kind: state.kind, size: PICTURE, ...(layer === null ? {} : { layer }) };
+    const { shape, data } = await api.thumbs(look, asked);
+    if (look !== state.look) return;
+    grid.picture(layer ?? 0, shape, data);
+    drawGrid();
+  }
+}
+
+const headNow = () => ({ kind: state.kind, layer: state.layer, head: state.head });
+
+async function fetchHead() {
+  const { look } = state;
+  const head = headNow();
+  const { rows, cols } = look.kinds[state.kind];
+  const whole = Math.max(rows, cols) <= WHOLE;
+  const { shape, data } = whole
+    ? await api.tile(look, head, [0, rows], [0, cols])
+    : await api.pool(look, head, POOLED);
+  if (look !== state.look || head.layer !== state.layer || head.head !== state.head) return;
+  state.map = { whole, rows, cols, height: shape[0], width: shape[1], data };
+  state.rows.clear();
+  if (whole) for (let i = 0; i < rows; i++) state.rows.set(i, data.subarray(i * cols, (i + 1) * cols));
+}
+
+async function rowOf(i) {
+  const { look, rows } = state;
+  if (!rows.has(i)) {
+    const { weights } = await api.row(look, headNow(), i);
+    if (rows.size > 200) rows.clear();
+    if (rows === state.rows && look === state.look) rows.set(i, weights);
+    return weights;
+  }
+  return rows.get(i);
+}
+
+/** The link to begin with: the strongest of the head that neither rests on a special token nor on itself. */
+async function strongest() {
+  const resting = restingPlaces();
+  const { cells } = await api.top(state.look, headNow(), 1000);
+  const cell = cells.find(({ row, column }) => row !== column && !resting.has(row) && !resting.has(column));
+  return cell ? [cell.row, cell.column] : [Math.min(1, state.look.tokens.length - 1), null];
+}
+
+/** The wish's link as tokens: indices, or words of the text. */
+function tokensOf({ reads, read }) {
+  const find = (place) => {
+    if (place === undefined || place === null || place === "") return null;
+    if (/^\d+$/.test(place)) return Number(place) < state.look.tokens.length ? Number(place) : null;
+    const i = state.look.tokens.findIndex((token) => token.trim().toLowerCase() === place.toLowerCase());
+    return i < 0 ? null : i;
+  };
+  const query = find(reads);
+  return query === null ? null : [query, find(read)];
+}
+
+// ── choosing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+async function choose(layer, head) {
+  Object.assign(state, { layer, head });
+  grid.select(layer, head);
+  ranking.show(state.links, state);
+  await fetchHead();
+  await show();
+  remember();
+}
+
+/** A word is clicked: the first click chooses the reader, the second what it reads, the next begins anew. */
+async function pick(i) {
+  const begin = state.query === null || state.key !== null;
+  if (begin) Object.assign(state, { query: i, key: null, links: null });
+  else state.key = i;
+  turnRound();
+  await show();
+  await rank();
+  remember();
+}
+
+/** In a decoder the later word reads the earlier one, whichever was clicked first; the status line says so. */
+function turnRound() {
+  const { query, key, kind, look } = state;
+  if (!look.kinds[kind].causal || key === null || key <= query) return;
+  Object.assign(state, { query: key, key: query });
+  say(`“${sentence.short[key]}” comes later, so it is the reader: a decoder reads only what came before.`);
+}
+
+async function pickCell(cell) {
+  const [query, key] = state.map.whole ? cell : await strongestIn(cell);
+  Object.assign(state, { query, key });
+  turnRound();
+  sentence.reveal(state.query);
+  await show();
+  await rank();
+  remember();
+}
+
+async function rank() {
+  const { look, query, key } = state;
+  let links = null;
+  if (query !== null && key !== null) ({ links } = await api.links(look, state.kind, query, key));
+  if (look !== state.look || query !== state.query || key !== state.key) return;
+  state.links = links;
+  ranking.show(links, state);
+  grid.mark(links);
+  titleRanking();
+}
+
+// ── pointing ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+function point(i, spoken = false) {
+  if (i === state.pointed && !spoken) return;
+  state.pointed = i;
+  guarded(() => show(spoken && i !== null));
+}
+
+let pause = 0;
+
+function pointAtCell(cell, spoken) {
+  clearTimeout(pause);
+  if (!state.map) return;
+  if (state.map.whole) {
+    state.pointed = cell?.[0] ?? null;
+    guarded(() => show());
+    readOut(cell && { row: cell[0], column: cell[1] }, spoken);
+  } else {
+    heatmap.draw();
+    if (!cell) return readOut(null);
+    const weight = state.map.data[cell[0] * state.map.width + cell[1]];
+    $("readout").textContent = `at most ${written(weight)} here …`;
+    pause = setTimeout(() => guarded(async () => {
+      const [row, column] = await strongestIn(cell);
+      if (String(cell) === String(heatmap.cell)) readOut({ row, column, weight, of: blockOf(cell) }, spoken);
+    }), PAUSE);
+  }
+}
+
+const blockOf = ([i, j]) => {
+  const { rows, cols, height, width } = state.map;
+  const edges = (a, n, size) => [Math.floor((a * size) / n), Math.floor(((a + 1) * size) / n)];
+  return [edges(i, height, rows), edges(j, width, cols)];
+};
+
+/** The strongest weight under a pooled cell, from the exact weights of its block. */
+async function strongestIn(cell) {
+  const [rows, cols] = blockOf(cell);
+  const { shape, data } = await api.tile(state.look, headNow(), rows, cols);
+  const best = data.indexOf(data.reduce((a, b) => Math.max(a, b), 0));
+  return [rows[0] + Math.floor(best / shape[1]), cols[0] + (best % shape[1])];
+}
+
+function readOut(link, spoken = false) {
+  const names = sentence.short;
+  if (!link) return void ($("readout").textContent = state.map.whole ? "" : `pooled: each cell is the strongest of its block`);
+  const weight = link.weight ?? state.map.data[link.row * state.map.width + link.column];
+  const several = link.of?.some(([a, b]) => b - a > 1);
+  const block = several ? `, the strongest of ${link.of.map(([a, b]) => b - a).join(" × ")}` : "";
+  $("readout").textContent = `${names[link.row]} → ${names[link.column]} ${written(weight)}${block}`;
+  if (spoken) sentence.say($("readout").textContent);
+}
+
+// ── showing ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+const restingPlaces = () => {
+  const { look, kind } = state;
+  return new Set(look.special.length || !look.kinds[kind].causal ? look.special : [0]);
+};
+
+async function show(spoken = false) {
+  const { look, map } = state;
+  const reader = state.pointed ?? state.query;
+  if (!map || reader === null) return;
+  const weights = await rowOf(reader);
+  if (look !== state.look || reader !== (state.pointed ?? state.query) || map !== state.map) return;
+  const without = state.leaveOut ? restingPlaces() : new Set();
+  const full = fullScale(without, weights);
+  const strongestThree = sentence.tint(reader, weights, { query: state.query, key: state.key, without, full });
+  const { layer, head } = state;
+  const name = Object.assign(document.createElement("em"), { textContent: sentence.short[reader] });
+  $("caption").replaceChildren("What “", name, `” reads in layer ${layer}, head ${head}`);
+  const read = strongestThree.map((i) => `${sentence.short[i]} ${written(weights[i])}`);
+  if (spoken) sentence.say(`${sentence.short[reader]} reads ${read.join(", ") || "nothing"}`);
+
+  heatmap.show({ ...map, names: map.whole ? sentence.short : null });
+  const band = map.whole ? [reader, reader + 1] : [(reader * map.height) / map.rows, ((reader + 1) * map.height) / map.rows];
+  heatmap.draw({ reader, read: strongestThree[0], band, without: map.whole ? without : new Set(), full: map.whole ? full : 1 });
+  $("map").setAttribute("aria-label", `Heat map of layer ${layer}, head ${head}: ${sentence.short[reader]} reads ${read.join(", ")}`);
+  $("whole-title").textContent = `Head ${layer}.${head}: rows read, columns are read`;
+  if (!heatmap.cell) readOut(map.whole ? { row: reader, column: strongestThree[0] ?? 0 } : null);
+  drawLegend(full);
+  if (full !== drawn.full || state.leaveOut !== drawn.leaveOut) drawGrid(full);
+}
+
+/** The weight at the end of the colour scale: 1, or, where tokens are left out, the strongest of the rest. */
+function fullScale(without, weights) {
+  if (!without.size) return 1;
+  const { map } = state;
+  const values = map.whole ? map.data : weights;
+  let most = 0;
+  for (let i = 0; i < values.length; i++) if (!without.has(i % map.cols) && values[i] > most) most = values[i];
+  return most || 1;
+}
+
+const drawn = { full: 1, leaveOut: false };
+
+function drawGrid(full = drawn.full) {
+  Object.assign(drawn, { full, leaveOut: state.leaveOut });
+  const without = state.leaveOut ? restingPlaces() : new Set();
+  grid.draw(state.look.kinds[state.kind].cols, without, full);
+}
+
+function drawLegend(full) {
+  const bar = $("legend").querySelector("canvas");
+  const ramp = Float32Array.from({ length: bar.width }, (_, i) => (i / (bar.width - 1)) ** 2);
+  bar.getContext("2d").putImageData(image(ramp, 1, bar.width), 0, 0);
+  const ticks = TICKS.map((tick) => {
+    const item = Object.assign(document.createElement("li"), { textContent: tick === 0 ? "0" : written(tick * full).replace(/\.?0+$/, "") });
+    item.style.left = `${100 * place(tick)}%`;
+    return item;
+  });
+  $("legend").querySelector("ol").replaceChildren(...ticks);
+  $("legend").setAttribute("aria-label", `Colour scale: weights from 0 to ${written(full)}, by their square root`);
+}
+
+function titleRanking() {
+  const { query, key, links } = state;
+  const names = sentence.short;
+  const parts = [query, key].map((i) => Object.assign(document.createElement("em"), { textContent: i === null ? "…" : names[i] }));
+  $("ranked-title").replaceChildren("Heads by ", parts[0], " → ", parts[1]);
+  $("ranked").classList.toggle("empty", !links);
+}
+
+/** What was run, said in full: nothing about a number is left to be guessed. */
+function describe() {
+  const { look, kind } = state;
+  const { layers, heads } = look.kinds[kind];
+  $("facts").textContent = `${layers} layers × ${heads} heads`;
+  $("heads-title").textContent = `All ${layers * heads} heads`;
+  $("exact").textContent =
+    `Exact weights, re-derived from q, k and the log-sum-exp of the ${look.kernel.startsWith("fused") ? "fused " : ""}kernel that ran. ` +
+    `Model ${look.model} · kernel: ${look.kernel} · ${look.dtype} on ${look.device}.`;
+  const special = [...new Set(look.special.map((i) => look.tokens[i].trim()))];
+  const names = special.length || !look.kinds[kind].causal ? special : ["the first token"];
+  $("leave").hidden = names.length === 0;
+  $("leave").lastElementChild.textContent = `Leave out ${names.join(" and ")}, rescale colours to the rest`;
+  document.title = `${look.text.slice(0, 60)} – clearhead`;
+}
+
+function say(line, bad = false) {
+  $("status").textContent = line;
+  $("status").classList.toggle("bad", bad);
+}
+
+// ── the address holds the view ─────────────────────────────────────────────────────────────────────────────────────
+
+function remember() {
+  const { look, layer, head, query, key, leaveOut } = state;
+  if (query === null) return;
+  const view = { model: look.model, text: look.text, layer, head, reads: query };
+  if (key !== null) view.read = key;
+  if (leaveOut) view.without = "resting";
+  history.replaceState(null, "", `#${new URLSearchParams(view)}`);
+}
+
+async function open() {
+  const { models, default: first, opening } = await api.models();
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const view = asked.has("text") ? Object.fromEntries(asked) : opening;
+  state.model = models.includes(view.model) ? view.model : first;
+  $("model").replaceChildren(...models.map((name) => new Option(name, name, false, name === state.model)));
+  $("choose-model").hidden = models.length < 2;
+  state.leaveOut = $("leave-out").checked = view.without === "resting";
+  $("text").value = view.text;
+  grow();
+  await lookAt(view.text, view);
+}
+
+// ── what the user does ─────────────────────────────────────────────────────────────────────────────────────────────
+
+/** Run it; a mistake becomes the status line; a look that the server let go is had again, once. */
+async function guarded(work) {
+  try {
+    await work();
+  } catch (mistake) {
+    if (mistake.name === "AbortError") return;
+    if (mistake.forgotten && state.look) {
+      const { look, layer, head, query, key } = state;
+      state.look = null;
+      return guarded(() => lookAt(look.text, { layer, head, reads: String(query), read: String(key ?? "") }));
+    }
+    $("main").setAttribute("aria-busy", "false");
+    say(mistake.message, true);
+    if (!(mistake instanceof api.Mistake)) throw mistake;
+  }
+}
+
+/** As many lines as the text needs, up to a handful. */
+function grow() {
+  const box = $("text");
+  box.style.height = "auto";
+  box.style.height = `${Math.min(box.scrollHeight + 2, 112)}px`;
+}
+
+$("form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  guarded(() => lookAt($("text").value));
+});
+$("text").addEventListener("input", grow);
+$("text").addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  $("form").requestSubmit();
+});
+$("model").addEventListener("change", () => {
+  state.model = $("model").value;
+  guarded(() => lookAt($("text").value));
+});
+$("leave-out").addEventListener("change", () => {
+  state.leaveOut = $("leave-out").checked;
+  guarded(() => show());
+  remember();
+});
+addEventListener("hashchange", () => guarded(open));
+addEventListener("resize", grow);
+onTheme(() => {
+  if (!state.look) return;
+  drawn.full = null;
+  guarded(() => show());
+});
+
+guarded(open);

@@ -1,0 +1,80 @@
+"""Tiny random models behind the words that the explorer uses: its tests need no checkpoint and no tokenizer file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from clearhead.errors import UnknownModelError
+from clearhead.lens.look import Look, look
+from clearhead.model import presets
+from clearhead.model.config import ModelConfig, SpecialTokens
+from clearhead.model.transformer import build
+
+VOCAB = 97
+
+
+@dataclass
+class Encoding:
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    type_ids: list[int]
+    labels: list[str]
+
+
+class Words:
+    """Words and marks, with [CLS] and [SEP] around them where the model is an encoder."""
+
+    def __init__(self, *, framed: bool) -> None:
+        self.framed = framed
+
+    def encode(self, text: str, /) -> Encoding:
+        spans = [match.span() for match in re.finditer(r"\w+|[^\w\s]", text)]
+        words = [text[a:b] for a, b in spans]
+        ids = [3 + sum(map(ord, word)) % (VOCAB - 3) for word in words]
+        if self.framed:
+            spans, words, ids = [(0, 0), *spans, (0, 0)], ["[CLS]", *words, "[SEP]"], [1, *ids, 2]
+        return Encoding(ids, spans, [0] * len(ids), words)
+
+
+class Stub:
+    """What `clearhead.load` gives, as far as the explorer looks."""
+
+    def __init__(self, name: str, config: ModelConfig) -> None:
+        torch.manual_seed(0)
+        self.name, self.config = name, config
+        self.model: nn.Module = build(config).eval()
+        for parameter in self.model.parameters():  # attention that is not flat
+            torch.nn.init.normal_(parameter, std=0.3)
+        self.tokenizer = Words(framed=config.decoder is None)
+
+    def look(self, text: str, target: str | None = None) -> Look:
+        return look(self, text, target)
+
+
+def _both() -> ModelConfig:
+    whole = presets.vaswani(vocab_size=VOCAB, context=64)
+    assert whole.encoder is not None and whole.decoder is not None
+    return replace(
+        whole,
+        encoder=replace(whole.encoder, n_layers=2),
+        decoder=replace(whole.decoder, n_layers=2),
+        tokens=SpecialTokens(decoder_start=0),
+    )
+
+
+CONFIGS = {
+    "encoder": lambda: presets.bert(n_layers=2, n_heads=3, d_model=24, vocab_size=VOCAB, context=400),
+    "decoder": lambda: presets.gpt2(n_layers=2, n_heads=2, d_model=16, vocab_size=VOCAB, context=64),
+    "both": _both,
+}
+
+
+def load(name: str) -> Stub:
+    """A model by its name, made anew each time."""
+    if name not in CONFIGS:
+        raise UnknownModelError(f"there is no model {name!r}.")
+    return Stub(name, CONFIGS[name]())
