@@ -159,7 +159,10 @@ def test_minilm_embeds_as_transformers_does(minilm: Any) -> None:
     tokenizer, model = AutoTokenizer.from_pretrained(path), BertModel.from_pretrained(path)
     batch = tokenizer(SENTENCES, padding=True, return_tensors="pt")
     for row, sentence in enumerate(SENTENCES):
-        assert minilm.tokenizer.encode(sentence).ids == batch["input_ids"][row][: batch["attention_mask"][row].sum()].tolist()
+        assert (
+            minilm.tokenizer.encode(sentence).ids
+            == batch["input_ids"][row][: batch["attention_mask"][row].sum()].tolist()
+        )
     hidden = model.eval()(**batch).last_hidden_state
     real = batch["attention_mask"][..., None]
     want = torch.nn.functional.normalize((hidden * real).sum(1) / real.sum(1))
@@ -179,9 +182,15 @@ def test_minilm_is_exported_bit_for_bit_with_its_pooler_and_pooling(minilm: Any,
     export(minilm, tmp_path / "out")
     again = load(tmp_path / "out")
     assert again.config == minilm.config and again.foreign.files == minilm.foreign.files
-    before, after = load_file(_folder_of_minilm() / "model.safetensors"), load_file(tmp_path / "out" / "model.safetensors")
+    before, after = (
+        load_file(_folder_of_minilm() / "model.safetensors"),
+        load_file(tmp_path / "out" / "model.safetensors"),
+    )
     assert before.keys() - after.keys() == {"embeddings.position_ids"}
     assert all(torch.equal(tensor, before[name]) for name, tensor in after.items())
     _, info = BertModel.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not any(info.values()), info
-    assert again.tokenizer is not None and again.tokenizer.encode(SENTENCES[0]).ids == minilm.tokenizer.encode(SENTENCES[0]).ids
+    assert (
+        again.tokenizer is not None
+        and again.tokenizer.encode(SENTENCES[0]).ids == minilm.tokenizer.encode(SENTENCES[0]).ids
+    )

@@ -98,9 +98,11 @@ def test_llama_gives_the_same_and_goes_both_ways(config: LlamaConfig, kind: str)
     theirs = support.tiny(CLASSES[kind], config)
     with support.folder() as path:
         ours = support.loaded(theirs, path)
-        support.same_forward(ours.model, theirs, config.vocab_size)
-        # transformers keeps keys turned by the angles of a shorter text; with these two scalings ours are turned anew.
-        if kind == "lm" and config.rope_parameters["rope_type"] not in ("dynamic", "longrope"):
+        # With these two, angles depend on the text's length. transformers takes that of the longest text in the batch,
+        # and keeps keys as they were turned when the text was shorter; here a text reads the same in any company.
+        alone = config.rope_parameters["rope_type"] in ("dynamic", "longrope")
+        support.same_forward(ours.model, theirs, config.vocab_size, alone=alone)
+        if kind == "lm" and not alone:
             support.same_cached(ours.model, theirs, config.vocab_size)
         support.same_both_ways(ours, theirs, path)
 
@@ -128,7 +130,7 @@ def test_the_old_spelling_of_rope_means_the_same_and_both_are_written(kind: str,
     written = json.loads((tmp_path / "out" / "config.json").read_text())
     assert written["rope_parameters"] == rope
     assert written["rope_theta"] == 500.0
-    assert written["rope_scaling"] == {"rope_type": "llama3", **SCALING} | {kind: "llama3"}
+    assert written["rope_scaling"] == {"rope_type": "llama3", **SCALING}
 
 
 def test_a_theta_alone_is_not_lost(tmp_path: Path) -> None:
@@ -156,9 +158,10 @@ def test_alice_gives_the_logits_of_her_own_package(tmp_path: Path) -> None:
     model, tokenizer = glassllm.load_pretrained("en")
     ours = load("alice")
     ids = tokenizer.encode("Alice was beginning to get very tired of sitting by her sister")
-    assert ours.tokenizer is not None and ours.tokenizer.encode(
-        "Alice was beginning to get very tired of sitting by her sister"
-    ).ids == ids
+    assert (
+        ours.tokenizer is not None
+        and ours.tokenizer.encode("Alice was beginning to get very tired of sitting by her sister").ids == ids
+    )
     with glassllm.no_grad():
         want = torch.from_numpy(model(ids).data)
     with torch.no_grad():

@@ -8,7 +8,7 @@ from typing import Any
 
 from clearhead.checkpoint.common import CODE_BEARING, COMMON
 from clearhead.checkpoint.config_rules import ConfigRow, Evidence, Foreign, Ignored, shown
-from clearhead.checkpoint.places import NOWHERE, Places, collapse, differences, fill, get, spelled_out
+from clearhead.checkpoint.places import Places, collapse, differences, fill, spelled_out
 from clearhead.checkpoint.report import Account
 from clearhead.checkpoint.rules import Row
 from clearhead.errors import CheckpointError, ClearheadError, ConfigError, UnknownKeyError
@@ -92,17 +92,18 @@ class Family:
         """
         config = collapse(config)
         original = {key: value for key, value in (original or {}).items() if not is_code(key)}
-        written: dict[str, Any] = {"model_type": self.model_type}
         evidence = _Expected(config)
-        for row in (*COMMON, *self.config):
-            says = row.write(config)
+        rows = (*COMMON, *self.config)
+        written: dict[str, Any] = {"model_type": self.model_type}
+        for row in rows:
+            written |= row.write(config)
+        for row in rows:
             same = {key: original[key] for key in row.keys if key in original}
-            if same and row.verbatim and _says(row, {**original, **same}, config, evidence):
-                says = {**says, **same}
-            written |= says
+            if same and row.verbatim and _alike(row, written, {**written, **same}, evidence):
+                written |= same
         for key, value in original.items():
-            row_ = self.row_of(key)
-            if isinstance(row_, Ignored) and row_.keep:
+            claim = self.row_of(key)
+            if isinstance(claim, Ignored) and claim.keep:
                 written[key] = value
         back, _, _, errors = self.read(written, evidence, f"family {self.model_type}")
         if errors:
@@ -143,13 +144,12 @@ def _account(key: str, value: Any, row: ConfigRow | None, refused: Mapping[str, 
     return Account(key, "read", where_to, value)
 
 
-def _says(row: ConfigRow, keys: Mapping[str, Any], config: ModelConfig, evidence: Evidence) -> bool:
-    """Whether the row reads, from a file's own keys, what the config has."""
+def _alike(row: ConfigRow, keys: Mapping[str, Any], other: Mapping[str, Any], evidence: Evidence) -> bool:
+    """Whether the row reads the same from both."""
     try:
-        places = row.read(Foreign(keys, evidence))
+        return row.read(Foreign(keys, evidence)) == row.read(Foreign(other, evidence))
     except ClearheadError:
         return False
-    return all(get(config, place) in (value, NOWHERE) for place, value in places.items())
 
 
 def _exported(config: ModelConfig) -> ModelConfig:

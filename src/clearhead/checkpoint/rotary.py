@@ -43,6 +43,8 @@ _KNOWN = {
 }
 _UNUSED = ("original_max_position_embeddings", "finetuned")
 """What some files say although their scaling does not look at it."""
+_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
+"""What YaRN is everywhere left to be."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class Rope(ConfigRow):
     fraction: float | None = None
     layout: Literal["halves", "interleaved"] = "halves"
     context: str = "max_position_embeddings"
-    verbatim: bool = True
+    verbatim: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -136,8 +138,8 @@ class Rope(ConfigRow):
                 return YarnScaling(
                     factor=inner.number("factor"),
                     original_context=original,
-                    beta_fast=inner.optional_number("beta_fast") or 32.0,
-                    beta_slow=inner.optional_number("beta_slow") or 1.0,
+                    beta_fast=inner.optional_number("beta_fast") or _DEFAULTS["beta_fast"],
+                    beta_slow=inner.optional_number("beta_slow") or _DEFAULTS["beta_slow"],
                     attention_factor=inner.optional_number("attention_factor"),
                     mscale=inner.optional_number("mscale"),
                     mscale_all_dim=inner.optional_number("mscale_all_dim"),
@@ -179,6 +181,6 @@ def _written(scaling: RotaryScaling | None) -> dict[str, Any] | None:
     says: dict[str, Any] = {"rope_type": kind}
     for key in _KNOWN[kind]:
         value = getattr(scaling, "original_context" if key.startswith("original") else key)
-        if value is not None:
+        if value is not None and _DEFAULTS.get(key) != value:
             says[key] = list(value) if isinstance(value, tuple) else value
     return says
