@@ -25,7 +25,7 @@ from clearhead.checkpoint.transfer import NamedEvidence, Plan, Tensors, plan_rea
 from clearhead.checkpoint.writing import new_folder, sync, write_json, write_safetensors
 from clearhead.errors import CheckpointError, ConfigError, InputError, UnknownModelError, UnsafeFileError
 from clearhead.model.config import Head, LanguageModel, ModelConfig, NormalInit, SentenceEmbedding
-from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, build
+from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, skeleton
 from clearhead.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -158,8 +158,7 @@ def assemble(
 def _empty(config: ModelConfig, where: str) -> Encoder | Decoder | EncoderDecoder:
     """The model without memory."""
     try:
-        with torch.device("meta"):
-            return build(config)
+        return skeleton(config)
     except (RuntimeError, OverflowError) as error:
         raise UnsafeFileError(
             f"{where} describes a model that cannot be built: {str(error).splitlines()[0]}."

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -261,23 +262,16 @@ class Outgoing:
 def plan_writing(family: Family, config: ModelConfig, ours: Mapping[str, Tensor], *, prefixed: bool) -> list[Outgoing]:
     """The foreign tensors of a model. prefixed: the base model's names get the family's prefix, beside a head."""
     rows = in_force((*family.weights, *family.heads), config)
-    head_names = set(_theirs(family.heads))
+    unprefixed = set(_theirs(family.heads))
     written: dict[str, Outgoing] = {}
-
-    def add(row_name: str, name: str, like: Tensor, make: Callable[[], Tensor]) -> None:
-        full = name if row_name in head_names or not prefixed else family.prefix + name
-        written[name] = Outgoing(full, tuple(like.shape), like.dtype, make)
-
     for step in _steps(rows, config, ours):
         parts = tuple(ours[name].detach() for name in step.ours)
         meta = step.row.join(tuple(part.to("meta") for part in parts), config)
-
-        def make(row: WeightRow = step.row, parts: tuple[Tensor, ...] = parts) -> Tensor:
-            return row.join(parts, config)
-
-        add(step.row.theirs, step.theirs, meta, make)
+        bare = not prefixed or step.row.theirs in unprefixed
+        name = step.theirs if bare else family.prefix + step.theirs
+        written[step.theirs] = Outgoing(name, tuple(meta.shape), meta.dtype, partial(step.row.join, parts, config))
     for copy in _copies(rows, config):
         if not copy.used and copy.theirs not in written:
-            of = written[copy.of]
-            add(copy.theirs, copy.theirs, torch.empty(of.shape, dtype=of.dtype, device="meta"), of.make)
+            bare = not prefixed or copy.theirs in unprefixed
+            written[copy.theirs] = replace(written[copy.of], name=copy.theirs if bare else family.prefix + copy.theirs)
     return list(written.values())

@@ -33,22 +33,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from typing import Any, TextIO
+from typing import Any, Protocol
 
 from clearhead import __version__
-from clearhead.api import Loaded
 from clearhead.cli.links import Found, LeftOut, best_of_layer, strongest
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
-from clearhead.serve.facts import kernel_of
+from clearhead.serve.facts import Readable, kernel_of
 
 ROWS = 256
 """Rows are derived and written so many at a time."""
 
 
+class Written(Protocol):
+    """Where JSON is written: stdout, or anything else that text can be written to."""
+
+    def write(self, text: str, /) -> object: ...
+
+
 def write_json(
-    out: TextIO,
-    lm: Loaded,
+    out: Written,
+    lm: Readable,
     seen: Look,
     kinds: list[Kind],
     *,
@@ -87,15 +92,16 @@ def write_json(
     _dump(out, said, rows)
 
 
-def _facts(lm: Loaded, seen: Look) -> dict[str, Any]:
+def _facts(lm: Readable, seen: Look) -> dict[str, Any]:
     call = seen.seen.call(0, seen.kinds[0])
+    q = call.tensors[0]
     return {
         "clearhead": __version__,
         "schema": 1,
         "model": {
             "name": lm.name,
-            "device": str(lm.model.device),
-            "dtype": str(lm.model.dtype).removeprefix("torch."),
+            "device": str(q.device),
+            "dtype": str(q.dtype).removeprefix("torch."),
             "kernel": kernel_of(lm, call),
         },
         "text": seen.text,
@@ -148,7 +154,7 @@ def _rows(seen: Look, kind: Kind, layer: int, head: int) -> Iterable[list[float]
         yield from m[low : low + ROWS].tolist()
 
 
-def _dump(out: TextIO, said: dict[str, Any], rows: Iterable[list[float]] | None) -> None:
+def _dump(out: Written, said: dict[str, Any], rows: Iterable[list[float]] | None) -> None:
     """The object, a field a line; the rows are written as they are derived, so that no T×T list is held."""
     fields = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in said.items()]
     out.write("{\n" + ",\n".join(fields))

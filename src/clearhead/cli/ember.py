@@ -24,8 +24,10 @@ def colour(weight: float) -> str:
 
 
 def ink(weight: float) -> str:
-    """A colour for text on top of it."""
-    return "#1b1c22" if place(weight) > 0.6 else "#f0e9dc"
+    """Black or white, for text on top of it: whichever stands off more."""
+    hexed = colour(weight)
+    red, green, blue = (_linear(int(hexed[i : i + 2], 16) / 255) for i in (1, 3, 5))
+    return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"
 
 
 def shade(weight: float) -> str:

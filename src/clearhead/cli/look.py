@@ -17,9 +17,9 @@ import typer
 from clearhead.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
-    from clearhead.api import Loaded
     from clearhead.lens.look import Look
     from clearhead.lens.seen import Kind
+    from clearhead.serve.facts import Readable
 
 
 class KindChoice(str, Enum):  # noqa: UP042 — typer below 0.19 shows str subclasses best
@@ -80,7 +80,7 @@ def look(
 
 
 def _draw(
-    lm: Loaded,
+    lm: Readable,
     seen: Look,
     kinds: list[Kind],
     layer: int | None,
@@ -103,7 +103,7 @@ def _draw(
 
 
 def _write_page(
-    path: Path, lm: Loaded, seen: Look, kind: Kind, layer: int | None, head: int | None, ask: tuple[str, str] | None
+    path: Path, lm: Readable, seen: Look, kind: Kind, layer: int | None, head: int | None, ask: tuple[str, str] | None
 ) -> str:
     """Write the page, open on the head asked for, or on the last layer's strongest link; and say so in a line."""
     from clearhead.cli.links import LeftOut, best_of_layer, strongest

@@ -6,17 +6,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from clearhead.api import Loaded
 from clearhead.cli import paint
 from clearhead.cli.links import Found, LeftOut, strongest
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
-from clearhead.serve.facts import kernel_of
+from clearhead.serve.facts import Readable, kernel_of
 
 BAR = 20
 
 
-def overview(console: Console, lm: Loaded, seen: Look, kinds: list[Kind], top: int, all_links: bool) -> None:
+def overview(console: Console, lm: Readable, seen: Look, kinds: list[Kind], top: int, all_links: bool) -> None:
     """Each head's strongest link as a grid of layers and heads, and each layer's strongest as a list."""
     console.print(heading(lm, seen))
     for kind in kinds:
@@ -41,7 +40,7 @@ def overview(console: Console, lm: Loaded, seen: Look, kinds: list[Kind], top: i
 
 
 def one_head(
-    console: Console, lm: Loaded, seen: Look, kind: Kind, layer: int, head: int, top: int, all_links: bool
+    console: Console, lm: Readable, seen: Look, kind: Kind, layer: int, head: int, top: int, all_links: bool
 ) -> None:
     """One head's map, and its strongest links."""
     console.print(heading(lm, seen))
@@ -58,7 +57,7 @@ def one_head(
     _say_left_out(console, out)
 
 
-def asked(console: Console, lm: Loaded, seen: Look, kind: Kind, ask: tuple[str, str], top: int) -> None:
+def asked(console: Console, lm: Readable, seen: Look, kind: Kind, ask: tuple[str, str], top: int) -> None:
     """All heads, ranked by how much the first word reads the second."""
     links = seen.ask(*ask, kind=kind)
     console.print(heading(lm, seen))
@@ -73,12 +72,13 @@ def asked(console: Console, lm: Loaded, seen: Look, kind: Kind, ask: tuple[str, 
     console.print(Text(f"{more}A word of several tokens: read from by their mean, read by their sum.", "dim"))
 
 
-def heading(lm: Loaded, seen: Look) -> Text:
+def heading(lm: Readable, seen: Look) -> Text:
     """Which model ran, where, in which numbers, through which kernel: said once."""
     facts = [_shape(seen, kind) for kind in seen.kinds]
     facts.append(f"{len(seen.tokens)} tokens" + (f" → {len(seen.target_tokens)}" if seen.target is not None else ""))
-    facts.append(f"{lm.model.device} {str(lm.model.dtype).removeprefix('torch.')}")
-    facts.append(kernel_of(lm, seen.seen.call(0, seen.kinds[0])))
+    call = seen.seen.call(0, seen.kinds[0])
+    q = call.tensors[0]
+    facts += [f"{q.device} {str(q.dtype).removeprefix('torch.')}", kernel_of(lm, call)]
     return Text(lm.name, "bold").append(" · " + " · ".join(facts), "not bold dim")
 
 

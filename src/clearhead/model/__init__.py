@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clearhead.model.transformer import EncoderDecoder as EncoderDecoder
     from clearhead.model.transformer import Output as Output
     from clearhead.model.transformer import build as build
+    from clearhead.model.transformer import skeleton as skeleton
 
 __getattr__, __dir__ = attach(
     __name__,
@@ -36,5 +37,6 @@ __getattr__, __dir__ = attach(
         "StackConfig": "clearhead.model.config",
         "attention_weights": "clearhead.model.kernels",
         "build": "clearhead.model.transformer",
+        "skeleton": "clearhead.model.transformer",
     },
 )

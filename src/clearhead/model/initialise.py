@@ -3,15 +3,35 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from clearhead.model.attention import Attention
 from clearhead.model.config import ModelConfig, NormalInit, T5Init, XavierInit
 from clearhead.model.feedforward import FeedForward
 from clearhead.model.heads import LanguageModelHead, MaskedLanguageModelHead
 from clearhead.model.positions import LearnedPositions, RelativeBias
+
+
+class NothingDrawn(TorchFunctionMode):
+    """While it lasts, what would fill a tensor with random numbers leaves it as it is.
+
+    A model on the meta device has no memory to fill, and to pretend so costs torch two seconds of imports.
+    """
+
+    DRAWING = frozenset({"normal_", "uniform_", "trunc_normal_", "kaiming_uniform_", "xavier_uniform_", "orthogonal_"})
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Return the tensor untouched, or whatever else was asked for as usual."""
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.DRAWING:
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from clearhead.model.heads import (
     TokenClassificationHead,
     build_head,
 )
-from clearhead.model.initialise import initialise
+from clearhead.model.initialise import NothingDrawn, initialise
 from clearhead.model.masks import Causal, Documents, KeyPadding, Mask, Prefix, Rule
 from clearhead.model.positions import check_context
 from clearhead.model.stack import Stack
@@ -286,6 +286,12 @@ def check_fits(config: ModelConfig, length: int) -> None:
     """Raise ContextError where `length` tokens are more than the positions reach; relative biases reach any length."""
     if any(stack.bounded for stack in config.stacks):
         check_context(length - 1, config.context)
+
+
+def skeleton(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
+    """`build` without memory: on the meta device, nothing drawn. For counting, and for weights that come from files."""
+    with torch.device("meta"), NothingDrawn():
+        return build(config)
 
 
 def real_tokens(input_ids: Ids, attention_mask: Real | None) -> tuple[Bool[Tensor, "B T"], bool]:

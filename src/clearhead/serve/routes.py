@@ -111,6 +111,8 @@ async def thumbs(request: Request) -> Response:
     seen = _look(request)
     layers = range(seen.n_layers(kind)) if only is None else range(only, only + 1)
     heads, shape = seen.n_heads(kind, layers[0]), seen.map(layers[0], 0, kind).shape
+    if any(seen.n_heads(kind, layer) != heads for layer in layers):
+        raise Refusal(422, "the layers of this model differ in their heads; ask layer by layer, with layer=.")
     height, width = min(size, shape[0]), min(size, shape[1])
     if len(layers) * heads * height * width > explorer.limits.thumb_cells:
         raise Refusal(413, f"{len(layers)}×{heads} pictures of {size}×{size} are too many; ask for a smaller size=.")

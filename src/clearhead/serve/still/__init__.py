@@ -139,7 +139,7 @@ def _shown(text: str, tokens: list[str], offsets: list[tuple[int, int]]) -> list
         own = text[start:end].strip()
         if not own or (start, end) == last:  # no text, or one of several pieces of the same character
             own = token.strip() or "␣"
-        shown.append((own.replace("\n", "↵"), start < end and start == last[1] and not text[start].isspace()))
+        shown.append((own.replace("\n", "↵"), last[0] < last[1] == start < end and not text[start].isspace()))
         last = (start, end)
     return shown
 

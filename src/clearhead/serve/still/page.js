@@ -1,11 +1,22 @@
 // The page: the lists, the caption, and the order in which everything is read and drawn.
 
-function item(label, weight, act, chosen = false) {
-  const bar = make("span", { className: "bar" });
-  bar.style.width = `${Math.min(weight, 1) * 100}%`;
-  const button = make("button", { type: "button", onclick: act }, make("span", { className: "label", textContent: label }), make("span", { className: "weight", textContent: written(weight) }), bar);
-  if (chosen) button.setAttribute("aria-current", "true");
-  return make("li", {}, button);
+/** Fill a list with rows of {label, weight, act, chosen}. Its buttons stay: one that is pressed must still be there when
+ * it is let go, whatever was drawn in between. */
+function fillList(list, rows) {
+  while (list.children.length > rows.length) list.lastChild.remove();
+  rows.forEach(({ label, weight, act, chosen }, n) => {
+    if (!list.children[n]) {
+      const spans = ["label", "weight", "bar"].map((className) => make("span", { className }));
+      list.append(make("li", {}, make("button", { type: "button" }, ...spans)));
+    }
+    const button = list.children[n].firstChild;
+    button.onclick = act;
+    button.toggleAttribute("aria-current", Boolean(chosen));
+    const [name, number, bar] = button.children;
+    name.textContent = label;
+    number.textContent = written(weight);
+    bar.style.width = `${Math.min(weight, 1) * 100}%`;
+  });
 }
 
 function showLists(weights) {
@@ -13,10 +24,11 @@ function showLists(weights) {
   const i = reader();
   const best = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).filter((j) => weights[j] > 0).slice(0, 6);
   at("top-title").replaceChildren(strong(rows, i), " reads, in this head");
-  at("top").replaceChildren(...best.map((j) => item(numbered(cols, j), weights[j], () => {
-    Object.assign(state, { query: i, key: j, point: null });
+  const pin = (key) => () => {
+    Object.assign(state, { query: i, key, point: null });
     show();
-  })));
+  };
+  fillList(at("top"), best.map((j) => ({ label: numbered(cols, j), weight: weights[j], act: pin(j) })));
   if (state.point) return; // the ranking follows clicks, not the pointer
   const link = state.query !== null && state.key !== null;
   at("ranked-title").replaceChildren(...(link ? ["Heads by ", strong(rows, state.query), " → ", strong(cols, state.key)] : []));
@@ -28,7 +40,11 @@ function showLists(weights) {
     }
   }
   ranked.sort((a, b) => b[0] - a[0]);
-  at("ranked").replaceChildren(...ranked.slice(0, 10).map(([weight, layer, head]) => item(`${layer}.${head}`, weight, () => choose(layer, head), layer === state.layer && head === state.head)));
+  const rankedRows = ranked.slice(0, 10).map(([weight, layer, head]) => {
+    const chosen = layer === state.layer && head === state.head;
+    return { label: `${layer}.${head}`, weight, act: () => choose(layer, head), chosen };
+  });
+  fillList(at("ranked"), rankedRows);
 }
 
 function show() {

@@ -49,6 +49,7 @@ function pickEither(i) {
 }
 
 function point(where) {
+  if (!where && !state.point) return;
   state.point = where;
   show();
 }
