@@ -108,7 +108,7 @@ def main() -> None:
         print(json.dumps(memory(args.memory)))
         return
     print(machine())
-    lengths = {512: 15, 1024: 11, 2048: 7, 4096: 5, 8192: 5}
+    lengths = {512: 15, 1024: 11, 2048: 7, 4096: 5, 8192: 3}
     if args.quick:
         lengths = {512: 9, 1024: 5}
     forward = []

@@ -51,7 +51,6 @@ def refuse(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callabl
         assert said.out == ""
         assert said.err.startswith("clearhead: ") and said.err.count("\n") == 1, said.err
         assert _files(tmp_path) == before
-        print("LINE", said.err, end="")
         return said.err
 
     return call

@@ -131,7 +131,7 @@ def test_unknown_family(refuse: Refuse, folder: Path) -> None:
 
 
 def test_a_config_of_a_million_million_parameters(refuse: Refuse, folder: Path) -> None:
-    change_config(folder, hidden_size=2**17, intermediate_size=2**19, num_hidden_layers=4)
+    change_config(folder, hidden_size=2**17, intermediate_size=2**19, num_hidden_layers=8)
     refuse("look", TEXT, "--model", folder)
 
 

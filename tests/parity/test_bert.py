@@ -54,7 +54,7 @@ def configs(draw: st.DrawFn) -> BertConfig:
     )
 
 
-@settings(max_examples=30)
+@settings(max_examples=24)
 @given(configs(), st.sampled_from(sorted(CLASSES)))
 def test_bert_gives_the_same_and_goes_both_ways(config: BertConfig, kind: str) -> None:
     cls, options = CLASSES[kind]

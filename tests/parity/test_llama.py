@@ -92,7 +92,7 @@ def configs(draw: st.DrawFn) -> LlamaConfig:
     )
 
 
-@settings(max_examples=36)
+@settings(max_examples=30)
 @given(configs(), st.sampled_from(sorted(CLASSES)))
 def test_llama_gives_the_same_and_goes_both_ways(config: LlamaConfig, kind: str) -> None:
     theirs = support.tiny(CLASSES[kind], config)
