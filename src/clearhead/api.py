@@ -139,6 +139,7 @@ class Loaded:
         import torch
 
         from clearhead.model.config import SentenceEmbedding
+        from clearhead.model.modes import without_dropout
         from clearhead.model.transformer import Encoder, check_fits
 
         if not isinstance(self.config.head, SentenceEmbedding) or not isinstance(self.model, Encoder):
@@ -155,7 +156,7 @@ class Loaded:
         for row, encoding in enumerate(encodings):
             ids[row, : len(encoding.ids)] = torch.tensor(encoding.ids)
             real[row, : len(encoding.ids)] = True
-        with torch.inference_mode():
+        with torch.inference_mode(), without_dropout(self.model):
             vectors = self.model(ids, attention_mask=real).embedding
         assert vectors is not None
         return vectors

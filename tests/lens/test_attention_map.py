@@ -188,6 +188,11 @@ def test_what_lies_outside_is_refused(small: AttentionMap) -> None:
     for wrong in (lambda: small.top(0, 0), lambda: small.pool(0, 3)):
         with pytest.raises(InputError):
             wrong()
+    for index in (slice(None, None, 0), slice("a", None)):
+        with pytest.raises(OutsideError):
+            small[index]
+    with pytest.raises(OutsideError):
+        small.tile(range(-3, -1), range(6))
 
 
 def test_a_released_map_says_so() -> None:

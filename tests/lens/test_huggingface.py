@@ -10,7 +10,7 @@ import torch
 import transformers
 from transformers import AttentionInterface
 
-from clearhead.errors import LensError, NotWatchableError
+from clearhead.errors import LensError, NotWatchableError, OutsideError
 from clearhead.lens.watch import watch
 
 SMALL: dict[str, Any] = {
@@ -187,3 +187,25 @@ def test_the_interface_is_registered_under_our_name_only() -> None:
     with watch(model):
         pass
     assert set(AttentionInterface._global_mapping) - known <= {"clearhead_lens"}
+
+
+def test_generation_with_a_static_cache() -> None:
+    """Its buffers are written into again and again; what was kept stays what it was."""
+    model, _ = twins("llama")
+    ids = torch.randint(3, 60, (1, 6))
+    settings = {"max_new_tokens": 3, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with torch.inference_mode():
+        plain = model.generate(ids, **settings)
+        with watch(model) as seen:
+            static = model.generate(ids, cache_implementation="static", disable_compile=True, **settings)
+        with watch(model) as whole:
+            model(static)
+    assert torch.equal(plain, static)
+    full = whole.map(1, 2).dense()
+    torch.testing.assert_close(seen.map(1, 2, call=0)[:, :6], full[:6, :6], atol=1e-6, rtol=0)
+
+
+def test_layers_that_are_not_there() -> None:
+    model, _ = twins("bert")
+    with pytest.raises(OutsideError, match="layer 5"), watch(model, layers=[5]):
+        pass

@@ -20,7 +20,8 @@ from clearhead.model.config import (
     StackConfig,
     T5Bias,
 )
-from clearhead.model.kernels import attention_weights, equation, fused
+from clearhead.model.kernels import Scoring, attention_weights, equation, fused, fused_with_lse
+from clearhead.model.masks import BucketBias, Mask
 from clearhead.model.transformer import Decoder, EncoderDecoder, build
 
 
@@ -236,3 +237,78 @@ def test_stack_config_of_a_shared_block_is_three_layers() -> None:
         model(torch.randint(60, (1, 7)))
     assert [seen.n_calls(layer=layer) for layer in range(3)] == [2, 2, 2]
     assert not torch.equal(seen.map(0, 0).dense(), seen.map(2, 0).dense())
+
+
+def test_a_pass_that_fails_does_not_shift_the_layers_of_a_shared_block() -> None:
+    model = build(CONFIGS["shared"]).eval()
+    ids = torch.randint(60, (1, 6))
+    with torch.inference_mode():
+        with watch(model) as right:
+            model(ids)
+        feedforward = model.decoder.blocks[0].feedforward  # type: ignore[union-attr]
+        with watch(model) as seen:
+            handle = feedforward.register_forward_pre_hook(lambda *_: 1 / 0)
+            with pytest.raises(ZeroDivisionError):
+                model(ids)
+            handle.remove()
+            model(ids)
+    for layer in range(3):
+        assert torch.equal(seen.map(layer, 0).dense(), right.map(layer, 0).dense())
+    with torch.inference_mode(), watch(model, layers=[1]) as one:
+        model(ids)
+    assert one.n_calls(layer=1) == 1 and one.n_calls(layer=0) == 0
+    with pytest.raises(OutsideError, match="layer 3"), watch(model, layers=[3]):
+        pass
+
+
+def test_a_mask_that_is_overwritten_later_does_not_reach_a_map() -> None:
+    model = build(small()).eval()
+    real = torch.ones(1, 10, dtype=torch.bool)
+    real[0, :4] = False
+    with torch.inference_mode(), watch(model) as seen:
+        model(torch.randint(60, (1, 10)), attention_mask=real)
+    before = seen.map(1, 1).dense()
+    real.fill_(True)
+    assert torch.equal(before, seen.map(1, 1).dense())
+
+
+def test_under_autocast_the_weights_are_those_of_the_half_precision_that_ran() -> None:
+    for config in (CONFIGS["rotary"], CONFIGS["softcap and sinks"], small()):
+        model = build(config).eval()
+        ids = torch.randint(60, (1, 20))
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            plain = model(ids).logits
+            with watch(model) as seen:
+                assert torch.equal(plain, model(ids).logits)
+            sums = seen.map(1, 1).row_sums()
+        assert seen.call(1).tensors[0].dtype == torch.bfloat16
+        if config is not CONFIGS["softcap and sinks"]:
+            torch.testing.assert_close(sums, torch.ones(20), atol=2e-4, rtol=0)
+
+
+def test_generation_keeps_one_growing_store_of_keys() -> None:
+    model = build(small()).eval()
+    assert isinstance(model, Decoder)
+    with torch.inference_mode(), watch(model) as seen:
+        cache = model.new_cache()
+        for _ in range(60):
+            model(torch.randint(60, (1, 1)), cache=cache)
+    stores = {seen.call(0, call=call).tensors[1].untyped_storage().data_ptr() for call in range(60)}
+    assert len(stores) <= 8  # it doubles
+
+
+def test_kernels_take_tensors_of_any_layout() -> None:
+    q, k, v = (torch.randn(1, 2, 8, 16).transpose(-1, -2) for _ in range(3))
+    out, lse = fused_with_lse(q, k, v, Scoring(0.3))
+    torch.testing.assert_close(out, equation(q, k, v, Scoring(0.3)), atol=1e-6, rtol=0)
+    scores = q @ k.transpose(-1, -2) * 0.3
+    torch.testing.assert_close(lse, scores.logsumexp(-1), atol=1e-5, rtol=0)
+
+
+def test_a_trained_bias_keeps_its_gradient_when_a_mask_is_used_again() -> None:
+    table = torch.randn(8, 2, requires_grad=True)
+    mask = Mask((), (BucketBias(table, True, 16),))
+    q = torch.randn(1, 2, 6, 4)
+    with torch.no_grad():
+        fused(q, q, q, Scoring(0.5, mask))
+    assert fused(q, q, q, Scoring(0.5, mask)).requires_grad

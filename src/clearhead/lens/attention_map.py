@@ -10,7 +10,6 @@ Rows, columns, tiles, the strongest links and pooled overviews are worked out in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -103,8 +102,12 @@ class AttentionMap:
     # ── pieces ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def tile(self, rows: range, cols: range) -> Float[Tensor, "q k"]:
-        """The weights of these queries and keys."""
+        """The weights of these queries and keys, as ranges of indices that count from 0."""
         self._check()
+        for span, axis in ((rows, 0), (cols, 1)):
+            if len(span):
+                self._inside(min(span), axis, least=0)
+                self._inside(max(span), axis, least=0)
         i, j = self._indices(rows), self._indices(cols)
         q = self._q[:, :, i] if rows.step < 0 else self._q[:, :, rows.start : rows.stop : rows.step]
         k = self._k[:, :, j] if cols.step < 0 else self._k[:, :, cols.start : cols.stop : cols.step]
@@ -135,12 +138,12 @@ class AttentionMap:
 
     def hottest(self, k: int = 10) -> list[Cell]:
         """The k strongest weights of the whole map, strongest first."""
-        best = torch.empty(0, device=self._q.device)
+        best = torch.empty(0, dtype=self._wide, device=self._q.device)
         where = torch.empty(0, dtype=torch.long, device=self._q.device)
         for rows, cols, tile in self._tiles():
             values, flat = tile.flatten().topk(min(_count(k), tile.numel()))
             cells = (rows.start + flat // len(cols)) * self.shape[1] + cols.start + flat % len(cols)
-            best, where = torch.cat((best, values.to(best.dtype))), torch.cat((where, cells))
+            best, where = torch.cat((best, values)), torch.cat((where, cells))
             best, kept = best.topk(min(k, len(best)))
             where = where[kept]
         width = self.shape[1]
@@ -171,19 +174,22 @@ class AttentionMap:
         if how not in ("max", "mean"):
             raise InputError(f"pool(how={how!r}) is not a choice; choose 'max' or 'mean'.")
         height, width = min(_count(height), self.shape[0]), min(_count(width), self.shape[1])
-        col_edges = _edges(self.shape[1], width)
-        row_edges = _edges(self.shape[0], height)
+        row_edges, col_edges = _edges(self.shape[0], height), _edges(self.shape[1], width)
         result = torch.zeros(height, width, dtype=self._wide, device=self._q.device)
-        for a, b in _row_groups(row_edges):
-            rows = range(row_edges[a], row_edges[b])
-            for c, d in _col_groups(col_edges):
-                cols = range(col_edges[c], col_edges[d])
+        for rows, row_bins in _spans(row_edges, ROWS):
+            for cols, col_bins in _spans(col_edges, COLS):
                 if not self._overlaps(rows, cols):
                     continue
-                tile = self.tile(rows, cols)
-                tile = _bin(tile, [edge - cols.start for edge in col_edges[c : d + 1]], how)
-                tile = _bin(tile.T, [edge - rows.start for edge in row_edges[a : b + 1]], how).T
-                result[a:b, c:d] = tile
+                tile = _bin(self.tile(rows, cols), cols, col_edges, col_bins, how)
+                tile = _bin(tile.T, rows, row_edges, row_bins, how).T
+                part = result[row_bins.start : row_bins.stop, col_bins.start : col_bins.stop]
+                if how == "max":
+                    torch.maximum(part, tile, out=part)
+                else:
+                    part += tile
+        if how == "mean":
+            sizes = [torch.tensor(edges, device=result.device).diff() for edges in (row_edges, col_edges)]
+            result /= sizes[0][:, None] * sizes[1][None, :]
         return result
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -201,15 +207,18 @@ class AttentionMap:
             return torch.empty(0, dtype=torch.long, device=self._q.device)
         return torch.arange(span.start, span.stop, span.step, device=self._q.device)
 
-    def _inside(self, index: int, axis: int) -> int:
+    def _inside(self, index: int, axis: int, least: int | None = None) -> int:
         size, word = self.shape[axis], ("query", "key")[axis]
-        if not -size <= index < size:
+        if not (-size if least is None else least) <= index < size:
             raise OutsideError(f"{word} {index} is outside {self.name}, which has {size}; choose 0…{size - 1}.")
         return index % size
 
     def _span(self, index: object, axis: int) -> tuple[range, bool]:
         if isinstance(index, slice):
-            return range(*index.indices(self.shape[axis])), True
+            try:
+                return range(*index.indices(self.shape[axis])), True
+            except (TypeError, ValueError) as error:
+                raise OutsideError(f"{self.name} cannot be sliced like that: {error}.") from None
         if hasattr(index, "__index__"):
             i = self._inside(index.__index__(), axis)
             return range(i, i + 1), False
@@ -230,8 +239,8 @@ class AttentionMap:
 
 
 def _count(k: int) -> int:
-    if k < 1:
-        raise InputError(f"{k} was asked for; ask for 1 or more.")
+    if not isinstance(k, int) or k < 1:
+        raise InputError(f"{k!r} was asked for; ask for a whole number, 1 or more.")
     return k
 
 
@@ -239,41 +248,32 @@ def _edges(size: int, bins: int) -> list[int]:
     return [a * size // bins for a in range(bins + 1)]
 
 
-def _groups(edges: list[int], most: int) -> Iterator[tuple[int, int]]:
-    """Runs of whole bins that together span at most about `most` indices."""
+def _spans(edges: list[int], most: int) -> Iterator[tuple[range, range]]:
+    """Runs of at most `most` indices, each with its bins: several whole bins, or a piece of a single large one."""
     a = 0
     while a < len(edges) - 1:
         b = a + 1
         while b < len(edges) - 1 and edges[b + 1] - edges[a] <= most:
             b += 1
-        yield a, b
+        for start in range(edges[a], edges[b], most):
+            yield range(start, min(edges[b], start + most)), range(a, b)
         a = b
 
 
-def _row_groups(edges: list[int]) -> Iterator[tuple[int, int]]:
-    return _groups(edges, ROWS)
-
-
-def _col_groups(edges: list[int]) -> Iterator[tuple[int, int]]:
-    return _groups(edges, COLS)
-
-
-def _bin(tile: Float[Tensor, "n m"], edges: list[int], how: Literal["max", "mean"]) -> Float[Tensor, "n bins"]:
-    """Reduce the last axis of `tile` to the bins between `edges`."""
-    sizes = [b - a for a, b in pairwise(edges)]
+def _bin(
+    tile: Float[Tensor, "n m"], span: range, edges: list[int], bins: range, how: Literal["max", "mean"]
+) -> Float[Tensor, "n bins"]:
+    """Reduce the last axis, which covers the indices `span`, to its bins: their maxima, or their sums for a mean."""
+    if len(bins) == 1:
+        return tile.amax(-1, keepdim=True) if how == "max" else tile.sum(-1, keepdim=True)
+    local = [edge - span.start for edge in edges[bins.start : bins.stop + 1]]
+    sizes = [b - a for a, b in pairwise(local)]
     largest = max(sizes)
     if min(sizes) == largest:
         blocks = tile.reshape(tile.shape[0], len(sizes), largest)
-        return blocks.amax(-1) if how == "max" else blocks.mean(-1)
-    starts = torch.tensor(edges[:-1], device=tile.device)[:, None]
+        return blocks.amax(-1) if how == "max" else blocks.sum(-1)
+    starts = torch.tensor(local[:-1], device=tile.device)[:, None]
     steps = torch.arange(largest, device=tile.device)
     within = steps < torch.tensor(sizes, device=tile.device)[:, None]  # (bins, largest)
     blocks = tile[:, torch.where(within, starts + steps, starts)]  # a short bin repeats its first cell
-    if how == "max":
-        return blocks.amax(-1)
-    return (blocks * within).sum(-1) / torch.tensor(sizes, dtype=tile.dtype, device=tile.device)
-
-
-def exactness(weights: Float[Tensor, "q k"], reference: Float[Tensor, "q k"]) -> float:
-    """The largest difference between two tiles; 0 where both are empty."""
-    return float((weights - reference).abs().max()) if weights.numel() else math.nan
+    return blocks.amax(-1) if how == "max" else (blocks * within).sum(-1)

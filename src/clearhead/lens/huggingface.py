@@ -19,8 +19,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import LensError, NotWatchableError
-from clearhead.lens.seen import Call, Kind, Seen
-from clearhead.model.kernels import Scoring, fused, fused_with_lse
+from clearhead.lens.seen import Call, Kind, Seen, check_layers
+from clearhead.model.kernels import Scoring, as_run, fused, fused_with_lse
 from clearhead.model.masks import Causal, KeyPadding, Mask, Rule, Table, TableBias, Window, additive_table
 
 NAME = "clearhead_lens"
@@ -54,15 +54,19 @@ class LazyMask(Mask):
 
     ndim = 4
 
+    def contiguous(self) -> LazyMask:
+        """Itself: what generation with a static cache asks of a mask."""
+        return self
+
 
 def lazy_mask(
     batch_size: int,
     q_length: int,
     kv_length: int,
-    q_offset: int = 0,
-    kv_offset: int = 0,
+    q_offset: int | Tensor = 0,
+    kv_offset: int | Tensor = 0,
     mask_function: Callable[..., Tensor] | None = None,
-    attention_mask: Tensor | None = None,
+    attention_mask: Mask | Tensor | None = None,
     local_size: int | None = None,
     allow_is_causal_skip: bool = True,
     allow_is_bidirectional_skip: bool = False,
@@ -73,6 +77,8 @@ def lazy_mask(
     """What transformers asks for when it would write a mask: the rule instead, in its plainest form."""
     from transformers.masking_utils import causal_mask_function
 
+    if isinstance(attention_mask, Mask):  # made before the call, as generation with a static cache does
+        return attention_mask
     offset = int(q_offset) - int(kv_offset)
     rules: list[Rule] = []
     if attention_mask is not None:
@@ -126,7 +132,22 @@ class _Watcher:
         self.counts: dict[str, int] = {}
         config: Any = model.config
         self.n_layers = int(getattr(config, "num_hidden_layers", 0) or 0)
-        self.calls = 0
+        if self.n_layers:
+            check_layers(wanted, self.n_layers)
+        self.calls = self.passes = 0
+        self._table: tuple[Tensor, int, Mask] | None = None
+
+    def begin(self, *_: object) -> None:
+        """Each pass through the model counts its layers anew, also after one that did not finish."""
+        self.passes += 1
+        self.counts.clear()
+
+    def mask_of(self, table: Tensor) -> Mask:
+        """The mask that a table is, worked out once for all the layers that are handed the same one."""
+        version = -1 if table.is_inference() else table._version
+        if self._table is None or self._table[0] is not table or self._table[1] != version:
+            self._table = (table, version, _written_mask(table))
+        return self._table[2]
 
     def place(self, module: nn.Module, cross: bool) -> tuple[Kind, int, str]:
         """The kind and layer of this call. Modules are numbered in the order in which they first run."""
@@ -176,17 +197,23 @@ def lens_attention(
     **_: object,
 ) -> tuple[Float[Tensor, "B Tq H Dv"], None]:
     """What transformers calls for each attention while a model is watched: the fused kernel, its log-sum-exp kept."""
-    mask = _mask_of(module, query, key, attention_mask, is_causal)
-    if isinstance(attention_mask, Tensor) and attention_mask.shape[-1] > key.shape[2]:
-        raise LensError("the attention mask is longer than the keys; give a mask for the keys there are.")
+    watcher = _watchers.get(module)
+    if isinstance(attention_mask, Tensor):
+        if attention_mask.shape[-1] > key.shape[2]:
+            raise LensError("the attention mask is longer than the keys; give a mask for the keys there are.")
+        mask = watcher.mask_of(attention_mask) if watcher is not None else _written_mask(attention_mask)
+    else:
+        mask = _mask_of(module, query, attention_mask, is_causal)
     if position_bias is not None and bool(position_bias.any()):
         mask = mask.plus(_bias_of(position_bias, mask.offset))
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     scoring = Scoring(scale, mask, softcap, s_aux)
-    watcher = _watchers.get(module)
     if watcher is None:  # a model that shares the watched one's config
         return fused(query, key, value, scoring, dropout=dropout).transpose(1, 2).contiguous(), None
+    query, key, value = as_run(query, key, value)
     out, lse = fused_with_lse(query, key, value, scoring, dropout=dropout)
+    if key.shape[2] > mask.offset + query.shape[2] and any(isinstance(rule, Causal) for rule in mask.rules):
+        key = key.clone()  # the whole buffer of a static cache, which later calls write into
     cross = any(word in watcher.names[module] for word in _CROSS_NAMES)
     kind, layer, name = watcher.place(module, cross)
     watcher.calls += 1
@@ -195,17 +222,18 @@ def lens_attention(
     return out.transpose(1, 2).contiguous(), None
 
 
-def _mask_of(
-    module: nn.Module, query: Tensor, key: Tensor, attention_mask: Mask | Tensor | None, is_causal: bool | None
-) -> Mask:
-    if isinstance(attention_mask, Mask):
+def _mask_of(module: nn.Module, query: Tensor, attention_mask: Mask | None, is_causal: bool | None) -> Mask:
+    if attention_mask is not None:
         return attention_mask
-    if attention_mask is None:
-        causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", True))
-        return Mask((Causal(),)) if causal and query.shape[2] > 1 else Mask()
-    if attention_mask.dtype == torch.bool:
-        return Mask((Table(attention_mask),))
-    rules, biases = additive_table(attention_mask)
+    causal = is_causal if is_causal is not None else bool(getattr(module, "is_causal", True))
+    return Mask((Causal(),)) if causal and query.shape[2] > 1 else Mask()
+
+
+def _written_mask(table: Tensor) -> Mask:
+    """A mask that the caller, or the model, had written out."""
+    if table.dtype == torch.bool:
+        return Mask((Table(table),))
+    rules, biases = additive_table(table)
     return Mask(tuple(rules), tuple(biases))
 
 
@@ -250,13 +278,7 @@ def watch_transformers(model: Any, seen: Seen, wanted: frozenset[int] | None) ->
     AttentionMaskInterface.register(NAME, lazy_mask)
     before = _implementations(model)
     watcher = _Watcher(model, seen, wanted)
-    runs = 0
-
-    def count(*_: object) -> None:
-        nonlocal runs
-        runs += 1
-
-    handle = model.register_forward_pre_hook(count)
+    handle = model.register_forward_pre_hook(watcher.begin)
     try:
         model.set_attn_implementation(NAME)
         if model.config._attn_implementation != NAME and not any(
@@ -266,7 +288,7 @@ def watch_transformers(model: Any, seen: Seen, wanted: frozenset[int] | None) ->
         for module in model.modules():
             _watchers[module] = watcher
         yield
-        if runs and not watcher.calls:
+        if watcher.passes and not watcher.calls:
             raise NotWatchableError(
                 f"{type(model).__name__} ran and asked for no attention through the interface; it cannot be watched"
                 f"{_ours(model)}."

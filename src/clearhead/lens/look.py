@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +15,7 @@ from clearhead.errors import ContextError, InputError, OutsideError
 from clearhead.lens.attention_map import AttentionMap
 from clearhead.lens.seen import Kind, Link, Seen
 from clearhead.lens.watch import watch
+from clearhead.model.modes import without_dropout
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, Output, check_fits
 
 
@@ -103,7 +108,7 @@ class Look:
                 raise OutsideError(f"token {word} is outside the text; choose 0…{len(tokens) - 1}.")
             return [word % len(tokens)]
         wanted, _, count = word.partition("#")
-        if not count.isdigit() or not wanted:
+        if not count.isdecimal() or not wanted:
             wanted, count = word, "1"
         spans = _occurrences(text, wanted)
         if len(spans) < int(count) or int(count) < 1:
@@ -174,9 +179,19 @@ def look(lm: Readable, text: str, target: str | None = None) -> Look:
     if target is not None:
         raise InputError("a target is for encoder-decoders, and this model is not one; leave it out.")
     types = torch.tensor([encoding.type_ids], device=model.device) if model.config.embedding.token_types else None
-    with watch(model) as seen:
+    with _alone(model), watch(model) as seen:
         output = model(ids, token_type_ids=types)
     return Look(seen, text, encoding, output)
+
+
+_locks: weakref.WeakKeyDictionary[nn.Module, threading.Lock] = weakref.WeakKeyDictionary()
+
+
+@contextmanager
+def _alone(model: nn.Module) -> Iterator[None]:
+    """One look at a time, and no dropout: a model in training reads the same text the same way."""
+    with _locks.setdefault(model, threading.Lock()), without_dropout(model):
+        yield
 
 
 def _look_both(
@@ -190,7 +205,7 @@ def _look_both(
         raise InputError("this model names no decoder start token; its config lacks decoder_start_token_id.")
     begun = _Begun(written, start)
     check_fits(model.config, len(begun.ids))
-    with watch(model) as seen:
+    with _alone(model), watch(model) as seen:
         output = model(ids, torch.tensor([begun.ids], device=model.device))
     return Look(seen, text, encoding, output, (target, begun))
 

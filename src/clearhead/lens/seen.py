@@ -37,7 +37,7 @@ class Call:
         self.kind, self.layer, self.module = kind, layer, module
         self.n_heads, self.batch = q.shape[1], q.shape[0]
         self.shape = (q.shape[2], k.shape[2])
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = (_own(q), _own(k), lse.detach())
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = (_own(q), _own(k, step=q.shape[2] == 1), lse.detach())
         self.scoring = scoring.kept()
 
     @property
@@ -57,8 +57,7 @@ class Call:
         q, k, lse = self.tensors
         if not 0 <= head < self.n_heads:
             raise OutsideError(f"head {head} is outside layer {self.layer}; choose 0…{self.n_heads - 1}.")
-        if not 0 <= batch < self.batch:
-            raise OutsideError(f"text {batch} is outside the batch of {self.batch}; choose 0…{self.batch - 1}.")
+        self.check_batch(batch)
         shared = head // (q.shape[1] // k.shape[1])
         return AttentionMap(
             q[batch : batch + 1, head : head + 1],
@@ -68,6 +67,11 @@ class Call:
             name=f"{self.kind} layer {self.layer} head {head}",
             released=lambda: self._kept is None,
         )
+
+    def check_batch(self, batch: int) -> None:
+        """Raise OutsideError unless the call had a text of this number."""
+        if not 0 <= batch < self.batch:
+            raise OutsideError(f"text {batch} is outside the batch of {self.batch}; choose 0…{self.batch - 1}.")
 
     def weights(self, rows: Int[Tensor, " q"], cols: Int[Tensor, " k"], batch: int = 0) -> Float[Tensor, "H q k"]:
         """The weights of these queries and keys, of every head at once."""
@@ -81,14 +85,14 @@ class Call:
         self._kept = None
 
 
-def _own(x: Tensor) -> Tensor:
+def _own(x: Tensor, *, step: bool = False) -> Tensor:
     """The tensor alone: a copy where it is a window on something larger that would be kept alive with it.
 
-    A single new token's keys are a window on the cache, which is alive anyway; they are not copied.
+    step: one new token was read, and k is a window on the growing cache that all steps share; it is not copied.
     """
     x = x.detach()
     larger = x.untyped_storage().nbytes() > 1.05 * x.numel() * x.element_size()
-    return x.clone(memory_format=torch.contiguous_format) if larger and x.shape[2] > 1 else x
+    return x.clone(memory_format=torch.contiguous_format) if larger and not step else x
 
 
 @dataclass(frozen=True)
@@ -164,6 +168,7 @@ class Seen:
         found = []
         for layer in sorted(number for k, number in self._calls if k == kind):
             step = self.call(layer, kind, call)
+            step.check_batch(batch)
             for tokens, size, word in ((rows, step.shape[0], "query"), (cols, step.shape[1], "key")):
                 if len(tokens) == 0 or int(tokens.min()) < 0 or int(tokens.max()) >= size:
                     raise OutsideError(f"{word} tokens {tokens.tolist()} are not in 0…{size - 1}.")
@@ -188,6 +193,13 @@ class Seen:
         if kind not in kinds:
             raise OutsideError(f"no {kind!r} attention was seen; choose one of {', '.join(kinds)}.")
         return kind
+
+
+def check_layers(wanted: frozenset[int] | None, n_layers: int) -> None:
+    """Raise OutsideError where a layer was asked for that the model does not have."""
+    outside = sorted(layer for layer in wanted or () if not 0 <= layer < n_layers)
+    if outside:
+        raise OutsideError(f"layer {outside[0]} is outside the model; choose from 0…{n_layers - 1}.")
 
 
 def _spans(layers: list[int]) -> str:

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import cycle
 
 import torch
 from torch import Tensor, nn
 
 from clearhead.errors import LensError, NotWatchableError
-from clearhead.lens.seen import Call, Kind, Seen
+from clearhead.lens.seen import Call, Kind, Seen, check_layers
 from clearhead.model.attention import Attention
-from clearhead.model.kernels import Kernel, Scoring, blockwise, equation, fused, fused_with_lse
+from clearhead.model.kernels import Kernel, Scoring, as_run, blockwise, equation, fused, fused_with_lse
 from clearhead.model.stack import Stack
 
 
@@ -50,14 +49,28 @@ def _is_transformers(model: nn.Module) -> bool:
 
 
 class _Recorder:
-    """A kernel that runs the one it stands in for, and keeps what the lens needs."""
+    """A kernel that runs the one it stands in for, and keeps what the lens needs.
 
-    def __init__(self, kernel: Kernel, places: list[tuple[Kind, int]], module: str, seen: Seen) -> None:
-        self.kernel, self.module, self.seen = kernel, module, seen
-        self.places = cycle(places)  # a shared block is several layers in turn
+    places: where this attention stands: one layer, or, in a shared block, several in turn.
+    """
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        places: list[tuple[Kind, int]],
+        module: str,
+        seen: Seen,
+        wanted: frozenset[int] | None,
+    ) -> None:
+        self.kernel, self.places, self.module, self.seen, self.wanted = kernel, places, module, seen, wanted
+        self.calls = 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, dropout: float = 0.0) -> Tensor:
-        kind, layer = next(self.places)
+        kind, layer = self.places[self.calls % len(self.places)]
+        self.calls += 1
+        if self.wanted is not None and layer not in self.wanted:
+            return self.kernel(q, k, v, scoring, dropout=dropout)
+        q, k, v = as_run(q, k, v)
         if self.kernel is fused:
             out, lse = fused_with_lse(q, k, v, scoring, dropout=dropout)
         else:
@@ -79,14 +92,23 @@ def _watch_ours(model: nn.Module, seen: Seen, wanted: frozenset[int] | None) -> 
                 "this model's attention has a kernel of its own, whose weights are not known to be the equation's; "
                 "put `clearhead.model.kernels.fused` back first."
             )
+    check_layers(wanted, 1 + max(layer for at in places.values() for _, layer in at))
     names = {module: name for name, module in model.named_modules()}
     before = {module: module.kernel for module in places}
+    recorders = [_Recorder(kernel, places[module], names[module], seen, wanted) for module, kernel in before.items()]
+
+    def begin(*_: object) -> None:
+        """Each pass through the model counts its layers anew, also after one that did not finish."""
+        for recorder in recorders:
+            recorder.calls = 0
+
+    handle = model.register_forward_pre_hook(begin)
     try:
-        for module, at in places.items():
-            if wanted is None or any(layer in wanted for _, layer in at):
-                module.kernel = _Recorder(module.kernel, at, names[module], seen)
+        for module, recorder in zip(before, recorders, strict=True):
+            module.kernel = recorder
         yield
     finally:
+        handle.remove()
         for module, kernel in before.items():
             module.kernel = kernel
 
@@ -94,10 +116,10 @@ def _watch_ours(model: nn.Module, seen: Seen, wanted: frozenset[int] | None) -> 
 def _places(model: nn.Module) -> dict[Attention, list[tuple[Kind, int]]]:
     """Where each attention stands: its kind and layer, several layers where one block is shared."""
     found: dict[Attention, list[tuple[Kind, int]]] = {}
-    for name, stack in model.named_modules():
+    for stack in model.modules():
         if not isinstance(stack, Stack):
             continue
-        own: Kind = "encoder" if name.rpartition(".")[2] == "encoder" else "decoder"
+        own: Kind = "encoder" if stack.bidirectional else "decoder"
         for layer in range(stack.config.n_layers):
             block = stack.block(layer)
             found.setdefault(block.attention, []).append((own, layer))

@@ -51,7 +51,7 @@ class Scoring:
         return replace(self, mask=self.mask.of(batch, head), sinks=sinks)
 
     def kept(self) -> Scoring:
-        """A copy to keep: later changes of weights do not reach it, and nothing T×T hangs on it."""
+        """A copy to keep: what others change later does not reach it. T×T is only what was handed over as a table."""
         sinks = self.sinks.detach().clone() if self.sinks is not None else None
         return replace(self, mask=self.mask.kept(), sinks=sinks)
 
@@ -67,7 +67,8 @@ class Scoring:
         k = k.to(wide)
         if k.shape[1] != q.shape[1]:
             k = k.repeat_interleave(q.shape[1] // k.shape[1], dim=1)
-        scores = q.to(wide) @ k.transpose(-1, -2) * self.scale
+        with torch.autocast(q.device.type, enabled=False):  # which would do the product in half precision
+            scores = q.to(wide) @ k.transpose(-1, -2) * self.scale
         if self.softcap is not None:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         bias = self.mask.bias(rows, cols)
@@ -84,6 +85,15 @@ class Kernel(Protocol):
     def __call__(self, q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) -> Out:
         """Attention's output of each head."""
         ...
+
+
+def as_run(q: Q, k: K, v: V) -> tuple[Q, K, V]:
+    """q, k and v as a kernel will have them: under autocast in its dtype, as PyTorch's own attention takes them."""
+    kind = q.device.type
+    if not torch.is_autocast_enabled(kind) or not q.is_floating_point() or q.dtype == torch.float64:
+        return q, k, v
+    dtype = torch.get_autocast_dtype(kind)
+    return q.to(dtype), k.to(dtype), v.to(dtype)
 
 
 # ── the equation ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -119,13 +129,15 @@ def _weights(q: Q, k: K, scoring: Scoring) -> Float[Tensor, "B H Tq Tk"]:
 
 def equation(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) -> Out:
     """softmax(QKᵀ·scale)V as it is written: the slow twin that the others are held to."""
+    q, k, v = as_run(q, k, v)
     weights = _weights(q, k, scoring)
     if dropout:
         weights = F.dropout(weights, dropout)
     values = v.to(weights.dtype)
     if v.shape[1] != q.shape[1]:
         values = values.repeat_interleave(q.shape[1] // v.shape[1], dim=1)
-    return (weights @ values).to(v.dtype)
+    with torch.autocast(q.device.type, enabled=False):
+        return (weights @ values).to(v.dtype)
 
 
 # ── the fused twin ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,6 +150,7 @@ def fused(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) -> Out:
     """
     if scoring.softcap is not None or scoring.sinks is not None:
         return blockwise(q, k, v, scoring, dropout=dropout)[0]
+    q, k, v = as_run(q, k, v)
     grouped = q.shape[1] != k.shape[1]
     outs = []
     for rows in _query_blocks(q, k, scoring.mask):
@@ -169,6 +182,7 @@ def fused_with_lse(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) 
     op = _lse_op(q, v, scoring)
     if op is None:
         return blockwise(q, k, v, scoring)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in as_run(q, k, v))  # the ops take that for granted
     outs, lses = [], []
     for rows in _query_blocks(q, k, scoring.mask):
         cols, tile, causal = _mask_for(q, k, scoring.mask, rows)
@@ -210,9 +224,13 @@ def _flash_cpu(
 def _flash_cuda(
     q: Tensor, k: Tensor, v: Tensor, tile: Tensor | None, causal: bool, scale: float
 ) -> tuple[Tensor, Tensor]:
-    if tile is None and q.dtype != torch.float32:
+    """The flash op where it can (half precision, no mask, Ampere or later, heads to 256), else the efficient one."""
+    width = q.shape[-1]
+    q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))  # zeros score nothing; SDPA itself pads as much
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    if tile is None and half and q.shape[-1] <= 256 and torch.cuda.get_device_capability(q.device) >= (8, 0):
         result = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
-        return result[0], _clean(result[1])
+        return result[0][..., :width], _clean(result[1])
     groups = q.shape[1] // k.shape[1]
     if groups > 1:  # this op has no grouped heads
         k, v = k.repeat_interleave(groups, dim=1), v.repeat_interleave(groups, dim=1)
@@ -220,7 +238,8 @@ def _flash_cuda(
         keys = tile.shape[-1]
         tile = F.pad(tile, (0, -keys % 16))[..., :keys].expand(q.shape[0], q.shape[1], -1, -1)
     result = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, tile, True, 0.0, causal, scale=scale)
-    return torch.nan_to_num(result[0], nan=0.0) if tile is not None else result[0], _clean(result[1][..., : q.shape[2]])
+    out = result[0] if tile is None else torch.nan_to_num(result[0], nan=0.0)
+    return out[..., :width], _clean(result[1][..., : q.shape[2]])
 
 
 def _clean(lse: Tensor) -> Tensor:
@@ -263,13 +282,15 @@ def blockwise(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) -> tu
 
     Returns the output and each row's log-sum-exp, sink included; 0 for a row that may read nothing.
     """
+    q, k, v = as_run(q, k, v)
     groups = q.shape[1] // v.shape[1]
     outs, lses = [], []
-    for start in range(0, q.shape[2], ROWS):
-        rows = range(start, min(q.shape[2], start + ROWS))
-        out, lse = _row_block(q, k, v, scoring, rows, groups, dropout)
-        outs.append(out)
-        lses.append(lse)
+    with torch.autocast(q.device.type, enabled=False):
+        for start in range(0, q.shape[2], ROWS):
+            rows = range(start, min(q.shape[2], start + ROWS))
+            out, lse = _row_block(q, k, v, scoring, rows, groups, dropout)
+            outs.append(out)
+            lses.append(lse)
     if not outs:
         empty = q.new_zeros(*q.shape[:2], 0, v.shape[-1])
         return empty.to(v.dtype), q.new_zeros(*q.shape[:3], dtype=torch.float32)

@@ -36,6 +36,10 @@ class Rule(ABC):
         """The rule of one text and one head."""
         return self
 
+    def kept(self) -> Rule:
+        """A copy that later changes of a caller's tensors do not reach."""
+        return self
+
     def allows_all(self, first: int, last: int, keys: int) -> bool:
         """True if it is known, without looking, that queries first…last may read all `keys` keys."""
         return False
@@ -83,6 +87,9 @@ class KeyPadding(Rule):
     def of(self, batch: int, head: int) -> KeyPadding:
         return KeyPadding(self.real[batch : batch + 1])
 
+    def kept(self) -> KeyPadding:
+        return KeyPadding(self.real.clone())
+
 
 @dataclass(frozen=True, eq=False)
 class Documents(Rule):
@@ -96,6 +103,9 @@ class Documents(Rule):
 
     def of(self, batch: int, head: int) -> Documents:
         return Documents(self.of_query[batch : batch + 1], self.of_key[batch : batch + 1])
+
+    def kept(self) -> Documents:
+        return Documents(self.of_query.clone(), self.of_key.clone())
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,6 +121,9 @@ class Prefix(Rule):
     def of(self, batch: int, head: int) -> Prefix:
         return Prefix(self.length[batch : batch + 1])
 
+    def kept(self) -> Prefix:
+        return Prefix(self.length.clone())
+
 
 @dataclass(frozen=True, eq=False)
 class Table(Rule):
@@ -124,6 +137,9 @@ class Table(Rule):
 
     def of(self, batch: int, head: int) -> Table:
         return Table(_pick(self.allowed, batch, head))
+
+    def kept(self) -> Table:
+        return Table(self.allowed.clone())
 
 
 class Bias(ABC):
@@ -203,7 +219,7 @@ class TableBias(Bias):
         return TableBias(_pick(self.table, batch, head))
 
     def kept(self) -> TableBias:
-        return TableBias(self.table.detach())
+        return TableBias(self.table.detach().clone())
 
     @property
     def needs_grad(self) -> bool:
@@ -244,6 +260,7 @@ class Mask:
     biases: tuple[Bias, ...] = ()
     offset: int = 0
     _written: dict[tuple[object, ...], Tensor | None] = field(default_factory=dict, repr=False)
+    _kept: list[Mask] = field(default_factory=list, repr=False)
 
     def and_(self, *rules: Rule) -> Mask:
         """The same with more rules, all of which must agree."""
@@ -259,8 +276,11 @@ class Mask:
         return Mask(rules, tuple(bias.of(batch, head) for bias in self.biases), self.offset)
 
     def kept(self) -> Mask:
-        """A copy to keep: nothing written out, and no number that training could change later."""
-        return Mask(self.rules, tuple(bias.kept() for bias in self.biases), self.offset)
+        """A copy to keep: no tile written out, and no number that others could change later. Made once."""
+        if not self._kept:
+            rules = tuple(rule.kept() for rule in self.rules)
+            self._kept.append(Mask(rules, tuple(bias.kept() for bias in self.biases), self.offset))
+        return self._kept[0]
 
     def allowed(self, rows: Int[Tensor, " q"], cols: Int[Tensor, " k"]) -> Bool[Tensor, "#B #H #q k"] | None:
         """Which of these rows may read which of these columns, or None where all may."""
@@ -283,8 +303,8 @@ class Mask:
 
         The last tile is remembered, so that the layers of one forward pass write it once.
         """
-        key = (rows, cols, dtype, device)
-        if key in self._written:
+        key = (rows, cols, dtype, device, torch.is_inference_mode_enabled())
+        if not self.needs_grad and key in self._written:
             return self._written[key]
         i, j = _indices(rows, device), _indices(cols, device)
         allowed, bias = self.allowed(i, j), self.bias(i, j)
@@ -295,7 +315,7 @@ class Mask:
             tile = torch.where(allowed, base, torch.tensor(-math.inf, dtype=dtype, device=device))
         if tile is not None:
             tile = tile.expand(*tile.shape[:2], len(rows), len(cols))
-        if not (tile is not None and tile.requires_grad):
+        if not self.needs_grad:
             self._written.clear()
             self._written[key] = tile
         return tile

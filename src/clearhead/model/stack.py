@@ -25,6 +25,7 @@ class Stack(nn.Module):
     ) -> None:
         super().__init__()
         self.config = stack
+        self.bidirectional = bidirectional
         self.embedding = Embedding(config, stack, tokens)
         layers = 1 if stack.share_layers else stack.n_layers
         self.blocks = nn.ModuleList(Block(stack, layer, config.d_model) for layer in range(layers))
