@@ -240,6 +240,19 @@ def test_a_look_that_was_let_go_is_had_again(open_page: Callable[..., Any], api:
     ready(page)
 
 
+def test_of_two_looks_in_a_row_the_last_is_shown(open_page: Callable[..., Any]) -> None:
+    page = open_page()
+    page.evaluate(
+        """texts => { for (const text of texts) {
+            document.querySelector('#text').value = text; document.querySelector('#form').requestSubmit(); } }""",
+        [LONG, STORY, OTHER],
+    )
+    page.wait_for_function("() => location.hash.includes('trophy')")
+    ready(page)
+    assert page.eval_on_selector_all(".token .text", "all => all.map(e => e.textContent)")[2] == "trophy"
+    assert page.inner_text("#status").startswith("16 tokens,")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_stand_out_from_their_ground(open_page: Callable[..., Any], scheme: str) -> None:
     page = open_page(color_scheme=scheme)

@@ -2,12 +2,11 @@
 
 import * as api from "/api.js";
 import { TICKS, image, onTheme, place } from "/colour.js";
+import { Head } from "/head.js";
 import { Grid, Ranking } from "/heads.js";
 import { Heatmap } from "/heatmap.js";
 import { Sentence, written } from "/sentence.js";
 
-const WHOLE = 256; // tokens up to which a head is fetched as it is; a longer one is pooled, and its rows fetched one by one
-const POOLED = 256; // cells along a side of a pooled head
 const PICTURE = 32; // cells along a side of a small picture
 const PAUSE = 60; // milliseconds a pooled cell is pointed at before its weights are fetched
 const SWEEP = 2 ** 27; // weights behind the small pictures above which they are fetched layer by layer
@@ -17,7 +16,7 @@ const state = {
   model: null, look: null, kind: null, layer: 0, head: 0, // what is looked at
   query: null, key: null, links: null, // the chosen link, and the heads ranked by it
   pointed: null, leaveOut: false, // the word or the cell's row under the pointer
-  map: null, rows: new Map(), // the chosen head: whole or pooled; rows that were fetched
+  chosen: null, // the head itself
 };
 
 const sentence = new Sentence($("sentence"), $("heard"), {
@@ -47,15 +46,16 @@ async function lookAt(text, wish = {}) {
   const kind = look.kinds[wish.kind] ? wish.kind : Object.keys(look.kinds)[0];
   const shape = look.kinds[kind];
   const within = (n, size) => Math.min(Math.max(Number(n) || 0, 0), size - 1);
-  Object.assign(state, { look, kind, query: null, key: null, links: null, pointed: null, map: null });
+  Object.assign(state, { look, kind, query: null, key: null, links: null, pointed: null, chosen: null });
   state.layer = within(wish.layer ?? state.layer, shape.layers);
   state.head = within(wish.head ?? state.head, shape.heads);
   describe();
   grid.show(shape.layers, shape.heads);
   grid.select(state.layer, state.head);
   const pictures = fetchPictures(look);
-  await fetchHead();
-  const [query, key] = tokensOf(wish) ?? (await strongest());
+  pictures.catch(() => {}); // told below, where it is awaited
+  const chosen = await fetchHead();
+  const [query, key] = tokensOf(wish, look) ?? (await chosen.strongest(restingPlaces()));
   if (look !== state.look) return;
   Object.assign(state, { query, key });
   sentence.show(look, query);
@@ -79,47 +79,19 @@ async function fetchPictures(look) {
   }
 }
 
-const headNow = () => ({ kind: state.kind, layer: state.layer, head: state.head });
-
 async function fetchHead() {
-  const { look } = state;
-  const head = headNow();
-  const { rows, cols } = look.kinds[state.kind];
-  const whole = Math.max(rows, cols) <= WHOLE;
-  const { shape, data } = whole
-    ? await api.tile(look, head, [0, rows], [0, cols])
-    : await api.pool(look, head, POOLED);
-  if (look !== state.look || head.layer !== state.layer || head.head !== state.head) return;
-  state.map = { whole, rows, cols, height: shape[0], width: shape[1], data };
-  state.rows.clear();
-  if (whole) for (let i = 0; i < rows; i++) state.rows.set(i, data.subarray(i * cols, (i + 1) * cols));
-}
-
-async function rowOf(i) {
-  const { look, rows } = state;
-  if (!rows.has(i)) {
-    const { weights } = await api.row(look, headNow(), i);
-    if (rows.size > 200) rows.clear();
-    if (rows === state.rows && look === state.look) rows.set(i, weights);
-    return weights;
-  }
-  return rows.get(i);
-}
-
-/** The link to begin with: the strongest of the head that neither rests on a special token nor on itself. */
-async function strongest() {
-  const resting = restingPlaces();
-  const { cells } = await api.top(state.look, headNow(), 1000);
-  const cell = cells.find(({ row, column }) => row !== column && !resting.has(row) && !resting.has(column));
-  return cell ? [cell.row, cell.column] : [Math.min(1, state.look.tokens.length - 1), null];
+  const { look, kind, layer, head } = state;
+  const chosen = await Head.fetch(look, { kind, layer, head });
+  if (look === state.look && layer === state.layer && head === state.head) state.chosen = chosen;
+  return chosen;
 }
 
 /** The wish's link as tokens: indices, or words of the text. */
-function tokensOf({ reads, read }) {
+function tokensOf({ reads, read }, look) {
   const find = (place) => {
     if (place === undefined || place === null || place === "") return null;
-    if (/^\d+$/.test(place)) return Number(place) < state.look.tokens.length ? Number(place) : null;
-    const i = state.look.tokens.findIndex((token) => token.trim().toLowerCase() === place.toLowerCase());
+    if (/^\d+$/.test(place)) return Number(place) < look.tokens.length ? Number(place) : null;
+    const i = look.tokens.findIndex((token) => token.trim().toLowerCase() === place.toLowerCase());
     return i < 0 ? null : i;
   };
   const query = find(reads);
@@ -157,7 +129,7 @@ function turnRound() {
 }
 
 async function pickCell(cell) {
-  const [query, key] = state.map.whole ? cell : await strongestIn(cell);
+  const [query, key] = await state.chosen.link(cell);
   Object.assign(state, { query, key });
   turnRound();
   sentence.reveal(state.query);
@@ -189,44 +161,29 @@ let pause = 0;
 
 function pointAtCell(cell, spoken) {
   clearTimeout(pause);
-  if (!state.map) return;
-  if (state.map.whole) {
+  const { chosen } = state;
+  if (!chosen) return;
+  if (chosen.whole) {
     state.pointed = cell?.[0] ?? null;
     guarded(() => show());
-    readOut(cell && { row: cell[0], column: cell[1] }, spoken);
-  } else {
-    heatmap.draw();
-    if (!cell) return readOut(null);
-    const weight = state.map.data[cell[0] * state.map.width + cell[1]];
-    $("readout").textContent = `at most ${written(weight)} here …`;
-    pause = setTimeout(() => guarded(async () => {
-      const [row, column] = await strongestIn(cell);
-      if (String(cell) === String(heatmap.cell)) readOut({ row, column, weight, of: blockOf(cell) }, spoken);
-    }), PAUSE);
+    return readOut(cell, { spoken });
   }
+  heatmap.draw();
+  if (!cell) return readOut(null);
+  $("readout").textContent = `at most ${written(chosen.cell(cell))} here …`;
+  pause = setTimeout(() => guarded(async () => {
+    const link = await chosen.link(cell);
+    if (String(cell) === String(heatmap.cell)) readOut(link, { spoken, weight: chosen.cell(cell), block: chosen.block(cell) });
+  }), PAUSE);
 }
 
-const blockOf = ([i, j]) => {
-  const { rows, cols, height, width } = state.map;
-  const edges = (a, n, size) => [Math.floor((a * size) / n), Math.floor(((a + 1) * size) / n)];
-  return [edges(i, height, rows), edges(j, width, cols)];
-};
-
-/** The strongest weight under a pooled cell, from the exact weights of its block. */
-async function strongestIn(cell) {
-  const [rows, cols] = blockOf(cell);
-  const { shape, data } = await api.tile(state.look, headNow(), rows, cols);
-  const best = data.indexOf(data.reduce((a, b) => Math.max(a, b), 0));
-  return [rows[0] + Math.floor(best / shape[1]), cols[0] + (best % shape[1])];
-}
-
-function readOut(link, spoken = false) {
-  const names = sentence.short;
-  if (!link) return void ($("readout").textContent = state.map.whole ? "" : `pooled: each cell is the strongest of its block`);
-  const weight = link.weight ?? state.map.data[link.row * state.map.width + link.column];
-  const several = link.of?.some(([a, b]) => b - a > 1);
-  const block = several ? `, the strongest of ${link.of.map(([a, b]) => b - a).join(" × ")}` : "";
-  $("readout").textContent = `${names[link.row]} → ${names[link.column]} ${written(weight)}${block}`;
+/** Write a link beside the map; null where no cell is pointed at. */
+function readOut(link, { spoken = false, weight = link && state.chosen.cell(link), block = [] } = {}) {
+  const sizes = block.map(([from, to]) => to - from);
+  const several = sizes.some((size) => size > 1) ? `, the strongest of ${sizes.join(" × ")}` : "";
+  const [reads, read] = (link ?? []).map((i) => sentence.short[i]);
+  const nothing = state.chosen.whole ? "" : "pooled: each cell is the strongest of its block";
+  $("readout").textContent = link ? `${reads} → ${read} ${written(weight)}${several}` : nothing;
   if (spoken) sentence.say($("readout").textContent);
 }
 
@@ -238,13 +195,13 @@ const restingPlaces = () => {
 };
 
 async function show(spoken = false) {
-  const { look, map } = state;
+  const { look, chosen } = state;
   const reader = state.pointed ?? state.query;
-  if (!map || reader === null) return;
-  const weights = await rowOf(reader);
-  if (look !== state.look || reader !== (state.pointed ?? state.query) || map !== state.map) return;
+  if (!chosen || reader === null) return;
+  const weights = await chosen.row(reader);
+  if (look !== state.look || reader !== (state.pointed ?? state.query) || chosen !== state.chosen) return;
   const without = state.leaveOut ? restingPlaces() : new Set();
-  const full = fullScale(without, weights);
+  const full = chosen.full(without, weights);
   const strongestThree = sentence.tint(reader, weights, { query: state.query, key: state.key, without, full });
   const { layer, head } = state;
   const name = Object.assign(document.createElement("em"), { textContent: sentence.short[reader] });
@@ -252,24 +209,15 @@ async function show(spoken = false) {
   const read = strongestThree.map((i) => `${sentence.short[i]} ${written(weights[i])}`);
   if (spoken) sentence.say(`${sentence.short[reader]} reads ${read.join(", ") || "nothing"}`);
 
-  heatmap.show({ ...map, names: map.whole ? sentence.short : null });
-  const band = map.whole ? [reader, reader + 1] : [(reader * map.height) / map.rows, ((reader + 1) * map.height) / map.rows];
-  heatmap.draw({ reader, read: strongestThree[0], band, without: map.whole ? without : new Set(), full: map.whole ? full : 1 });
+  const { whole, height, rows } = chosen;
+  heatmap.show({ ...chosen, names: whole ? sentence.short : null });
+  const band = [(reader * height) / rows, ((reader + 1) * height) / rows];
+  heatmap.draw({ reader, read: strongestThree[0], band, without: whole ? without : new Set(), full: whole ? full : 1 });
   $("map").setAttribute("aria-label", `Heat map of layer ${layer}, head ${head}: ${sentence.short[reader]} reads ${read.join(", ")}`);
   $("whole-title").textContent = `Head ${layer}.${head}: rows read, columns are read`;
-  if (!heatmap.cell) readOut(map.whole ? { row: reader, column: strongestThree[0] ?? 0 } : null);
+  if (!heatmap.cell) readOut(whole ? [reader, strongestThree[0] ?? 0] : null);
   drawLegend(full);
   if (full !== drawn.full || state.leaveOut !== drawn.leaveOut) drawGrid(full);
-}
-
-/** The weight at the end of the colour scale: 1, or, where tokens are left out, the strongest of the rest. */
-function fullScale(without, weights) {
-  if (!without.size) return 1;
-  const { map } = state;
-  const values = map.whole ? map.data : weights;
-  let most = 0;
-  for (let i = 0; i < values.length; i++) if (!without.has(i % map.cols) && values[i] > most) most = values[i];
-  return most || 1;
 }
 
 const drawn = { full: 1, leaveOut: false };

@@ -54,10 +54,10 @@ function show() {
   const [rows, cols] = sides().map(names);
   const key = state.point ? state.point.key : state.key;
   const most = weights.indexOf(Math.max(...weights));
-  const weight = make("span", { textContent: written(weights[key ?? most]), title: String(Math.fround(weights[key ?? most])) });
+  const weight = make("span", { textContent: written(weights[key ?? most]), title: weights[key ?? most].toPrecision(7) });
   const which = make("span", { className: "soft", textContent: ` in head ${state.layer}.${state.head}` });
   at("caption").replaceChildren(strong(rows, reader()), " reads ", strong(cols, key ?? most), key == null ? " most, " : " ", weight, which);
-  at("readout").textContent = key == null ? "Each row reads the columns; point at a cell, or move with the arrow keys." : `${rows[reader()]} (${reader()}) → ${cols[key]} (${key}): ${Math.fround(weights[key])}`;
+  at("readout").textContent = key == null ? "Each row reads the columns; point at a cell, or move with the arrow keys." : `${rows[reader()]} (${reader()}) → ${cols[key]} (${key}): ${weights[key].toPrecision(7)}`;
   at("whole-title").replaceChildren("Head ", make("em", { textContent: `${state.layer}.${state.head}` }));
   map.canvas.setAttribute("aria-label", `The map of head ${state.layer}.${state.head}; arrow keys move through it`);
   showTexts(weights);
