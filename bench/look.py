@@ -102,6 +102,7 @@ def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="T 512 and 1,024 only, nothing is kept")
+    parser.add_argument("--pairs", type=int, help="at most so many pairs at each length")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
@@ -111,6 +112,8 @@ def main() -> None:
     lengths = {512: 15, 1024: 11, 2048: 7, 4096: 5, 8192: 3}
     if args.quick:
         lengths = {512: 9, 1024: 5}
+    most = args.pairs or max(lengths.values())
+    lengths = {length: min(pairs, most) for length, pairs in lengths.items()}
     forward = []
     model = gpt2(max(lengths))
     for length, pairs in lengths.items():
@@ -123,7 +126,7 @@ def main() -> None:
     apart = [memory_apart(length) for length in lengths_kept]
     for row in apart:
         print(f"T={row['T']:>6}: watching adds {row['extra']:,} bytes, {row['ratio']} × q, k and log-sum-exp")
-    eager = against_eager(1024 if args.quick else 4096, pairs=3)
+    eager = against_eager(1024 if args.quick else 4096, pairs=min(3, most))
     print(f"against transformers eager with output_attentions: {eager['times_faster']} × faster ({eager})")
     if not args.quick:
         keep("look", {"forward": forward, "memory": apart, "against_eager_T4096": eager})

@@ -10,9 +10,9 @@ does so for any model while a `with` block lasts; `export` writes a folder that 
 go wrong is a `ClearheadError`. Importing this package imports nothing heavy: torch comes with the first use.
 """
 
-from typing import TYPE_CHECKING
-
 from clearhead._lazy import attach
+
+TYPE_CHECKING = False  # type checkers read it as True; importing typing would be most of this package's import
 
 if TYPE_CHECKING:
     from clearhead.api import Loaded as Loaded
