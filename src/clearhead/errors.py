@@ -27,6 +27,13 @@ from __future__ import annotations
 class ClearheadError(Exception):
     """The root of the family: a mistake that the message explains and a user can mend."""
 
+    def __str__(self) -> str:
+        """The message on one line that any output can print: a line's end is a space, what is not printable escaped."""
+        return "".join(
+            one if one.isprintable() else " " if one.isspace() else one.encode("unicode_escape").decode()
+            for one in super().__str__()
+        )
+
 
 class ConfigError(ClearheadError, ValueError):
     """A model description contradicts itself, or a value lies outside its range."""

@@ -13,8 +13,6 @@ from safetensors.torch import load_file, save_file
 from clearhead.checkpoint import export
 from clearhead.model import Decoder, ModelConfig, build, presets
 
-KIND = {"gpt2": presets.gpt2, "llama": presets.llama}
-
 
 def tiny_config(**more: Any) -> ModelConfig:
     return presets.llama(
@@ -47,6 +45,15 @@ def change_tensors(folder: Path, change: Callable[[dict[str, torch.Tensor]], Non
     tensors = {name: tensor.clone() for name, tensor in load_file(path).items()}
     change(tensors)
     save_file(tensors, path)
+
+
+def drop_tensor(folder: Path, name: str) -> None:
+    """Take a tensor away."""
+
+    def drop(tensors: dict[str, torch.Tensor]) -> None:
+        del tensors[name]
+
+    change_tensors(folder, drop)
 
 
 def raw(header: bytes, data: bytes = b"", *, length: int | None = None) -> bytes:

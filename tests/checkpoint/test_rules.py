@@ -28,7 +28,7 @@ def test_split_takes_our_sizes_and_gives_them_back(
     row = rules.Split("qkv", ("q", "k", "v"), transposed, rules.kv_heads if grouped else None)
     joined = row.join(like, choice)
     expected = (sum(rows),) if bias else (choice.d_model, sum(rows)) if transposed else (sum(rows), choice.d_model)
-    assert joined.shape == expected
+    assert joined.shape == expected == row.shape(like, choice)
     for part, original in zip(row.split(joined, like, choice), like, strict=True):
         assert torch.equal(part, original)
 

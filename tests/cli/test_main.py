@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
+import io
+import os
 import sys
 
 import pytest
@@ -36,7 +37,9 @@ def test_version(run: Run) -> None:
     [
         (["lok", "a"], "did you mean 'look'?"),
         (["--versoin"], "no option '--versoin'"),
+        (["\x1b[31mlook\n"], "there is no command"),
         (["look"], "text"),
+        (["look", "a", "--\x1b[31m\n"], "No such option"),
         (["look", "a", "--layer", "five"], "--layer"),
         (["look", "a", "--nonsense"], "--nonsense"),
         (["look", "a", "--kind", "sideways"], "--kind"),
@@ -74,12 +77,20 @@ def test_our_own_bugs_keep_their_traceback(run: Run, monkeypatch: pytest.MonkeyP
         run("look", "a")
 
 
-def test_a_reader_that_goes_away_is_no_trouble() -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-m", "clearhead", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    assert process.stdout is not None and process.stderr is not None
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    process.stderr.close()
-    assert process.wait() in (0, cli.PIPE_CLOSED)
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_reader_that_goes_away_is_no_trouble(
+    run: Run, small: None, monkeypatch: pytest.MonkeyPatch, more: list[str]
+) -> None:
+    class Closed(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+        def fileno(self) -> int:
+            return nowhere
+
+    with open(os.devnull, "w") as spare:
+        nowhere = spare.fileno()
+        monkeypatch.setattr(sys, "stdout", Closed())
+        said = run("look", "a cat sat", "--model", "encoder", *more)
+        monkeypatch.undo()
+    assert (said.code, said.err) == (cli.PIPE_CLOSED, "")

@@ -78,8 +78,10 @@ class Foreign:
     def optional_number(self, key: str, default: float | None = None) -> float | None:
         """A finite number, or None for null."""
         value = self.get(key, default)
-        if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300):
-            return value
+        if value is None:
+            return None
+        if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300:
+            return float(value)
         raise self.bad(key, "a finite number")
 
     def flag(self, key: str, default: bool = False) -> bool:

@@ -96,7 +96,10 @@ class Family:
         rows = (*COMMON, *self.config)
         written: dict[str, Any] = {"model_type": self.model_type}
         for row in rows:
-            written |= row.write(config)
+            try:
+                written |= row.write(config)
+            except CheckpointError as error:
+                raise CheckpointError(f"family {self.model_type} cannot hold this model: {error}") from None
         for row in rows:
             same = {key: original[key] for key in row.keys if key in original}
             if same and row.verbatim and _alike(row, written, {**written, **same}, evidence):

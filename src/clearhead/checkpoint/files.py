@@ -51,6 +51,7 @@ def read_json(path: Path, *, most: int = MOST_JSON) -> dict[str, Any]:
 
 def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     """A small file. Raises CheckpointError where it cannot be read, UnsafeFileError past `most` bytes."""
+    _check_regular(path)
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
@@ -59,6 +60,16 @@ def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     if len(data) > most:
         raise UnsafeFileError(f"{path} is larger than {most:,} bytes; no such file of a checkpoint is.")
     return data
+
+
+def _check_regular(path: Path) -> None:
+    """A pipe would be waited for without end, and some names no file can have."""
+    try:
+        regular = path.is_file()
+    except OSError as error:
+        raise CheckpointError(f"{path} cannot be read: {error.strerror or error}.") from None
+    if not regular:
+        raise CheckpointError(f"{path} cannot be read: it is missing, or no regular file; fetch it again.")
 
 
 def parse_json(data: bytes, where: str) -> Any:
@@ -94,6 +105,7 @@ def read_header(path: Path) -> dict[str, Entry]:
 
     Raises UnsafeFileError for sizes that lie, CheckpointError for anything else that is not as it should be.
     """
+    _check_regular(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -216,11 +228,13 @@ def _read_shards(folder: Path) -> dict[str, Entry]:
     if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
         raise CheckpointError(f"{folder / INDEX} has no weight_map from tensors to files; fetch it again.")
     entries: dict[str, Entry] = {}
-    for name in sorted(set(places.values())):
+    shards = sorted(set(places.values()))
+    for name in shards:
         if Path(name).name != name or "\\" in name or ":" in name or not name.endswith(".safetensors"):
             raise UnsafeFileError(
                 f"{folder / INDEX} names the shard {name[:80]!r}; shards are .safetensors files of the folder itself."
             )
+    for name in shards:
         for tensor, entry in read_header(folder / name).items():
             if places.get(tensor) != name:
                 raise CheckpointError(

@@ -1,13 +1,14 @@
 """Load and export. A name becomes a model with its tokenizer; a model becomes a folder that transformers reads.
 
 The model is built without memory, on the meta device, and its tensors are put in: views of the file's own memory
-wherever its numbers lie in our order and dtype.
+wherever its dtype is the wanted one. (GPT-2's matrices are then transposed views, which multiply as quickly.)
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from clearhead.checkpoint.sentence import write_sentence
 from clearhead.checkpoint.sizes import check_sizes
 from clearhead.checkpoint.source import CONFIG, GENERATION, Source, from_folder
 from clearhead.checkpoint.transfer import NamedEvidence, Plan, Tensors, plan_reading, plan_writing, read
-from clearhead.checkpoint.writing import new_folder, sync, write_json, write_safetensors
+from clearhead.checkpoint.writing import new_folder, resolved, sync, write_json, write_safetensors
 from clearhead.errors import CheckpointError, ConfigError, InputError, UnknownModelError, UnsafeFileError
 from clearhead.model.config import Head, LanguageModel, ModelConfig, NormalInit, SentenceEmbedding
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, skeleton
@@ -78,11 +79,15 @@ def load(
 
 
 def _find(name: str, revision: str | None) -> Source:
-    path = Path(name).expanduser()
+    path = Path(name)
+    with suppress(RuntimeError):  # ~somebody who is unknown here
+        path = path.expanduser()
     try:
         is_folder, exists, is_model = path.is_dir(), path.exists(), (path / CONFIG).is_file()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # no name that a file could have
         is_folder = exists = is_model = False
+    if not name:
+        exists = is_folder = is_model = False
     if is_model:
         return from_folder(path, name)
     if name in embedded.EMBEDDED:
@@ -135,7 +140,7 @@ def assemble(
     dtype = dtype if dtype is not None else source.dtype if source.dtype is not None else _own(plan, tensors, notes)
     with torch.no_grad():
         for name, tensor in read(plan, config, ours, tensors):
-            _put(model, name, tensor.to(device, dtype).contiguous())
+            _put(model, name, tensor.to(device, dtype))
         for name in plan.fresh:
             _put(model, name, _drawn(name, ours[name], config, dtype, device))
     if plan.fresh:
@@ -198,10 +203,11 @@ def export(
     overwrite: bool = False,
     max_shard_size: int = SHARD,
 ) -> Path:
-    """Write a model as a folder of the Hugging Face layout, all of it or nothing; returns the folder.
+    """Write a model as a folder of the Hugging Face layout, all of it or nothing; returns the folder's full path.
 
     family: the `model_type` to write it as; None is its own, or, for a model built from scratch, the first that fits.
-    overwrite: replace what an earlier export wrote there. max_shard_size: bytes of one weights file.
+    overwrite: replace what an earlier export wrote there; a folder with any other file is refused.
+    max_shard_size: bytes of one weights file.
 
     Choices that only training looks at (dropout, initialisation) are written where the family has a key for them.
     Raises CheckpointError where no family, or not this one, can say what the model is, naming the choice.
@@ -213,7 +219,8 @@ def export(
     keys["dtype"] = keys["torch_dtype"] = str(what.model.dtype).removeprefix("torch.")
     prefixed = config.head is not None and not isinstance(config.head, SentenceEmbedding)
     tensors = plan_writing(chosen, config, dict(what.model.named_parameters()), prefixed=prefixed)
-    with new_folder(Path(folder), overwrite=overwrite) as work:
+    target = resolved(Path(folder))
+    with new_folder(target, overwrite=overwrite) as work:
         write_json(work / CONFIG, keys)
         generation = _generation(what.foreign.generation, config)
         if generation is not None:
@@ -226,7 +233,7 @@ def export(
             tokenizer.save(work)
             for path in set(work.iterdir()) - before:
                 sync(path)
-    return Path(folder)
+    return target
 
 
 def _fitting(name: str, config: ModelConfig, original: dict[str, Any]) -> tuple[Family, dict[str, Any]]:

@@ -7,7 +7,7 @@ A file of the one spelling alone is read by the other version as θ = 10,000 wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from clearhead.checkpoint.config_rules import ConfigRow, Foreign, shown
@@ -95,13 +95,13 @@ class Rope(ConfigRow):
 
     def _rotary(self, foreign: Foreign, key: str, says: Mapping[str, Any]) -> Rotary:
         inner = Foreign(says, foreign.evidence, f"{foreign.where}: {key}", foreign.notes)
-        other = self._object(foreign, "rope_parameters").get("rope_theta")
-        outside = foreign.optional_number("rope_theta", other if isinstance(other, int | float) else self.theta)
+        new = replace(inner, keys=self._object(foreign, "rope_parameters"))
+        thetas = [where.optional_number("rope_theta") for where in (inner, foreign, new)]
         fraction = 1.0
         if self.fraction is not None:
             fraction = inner.number("partial_rotary_factor", foreign.number("partial_rotary_factor", self.fraction))
         return Rotary(
-            theta=inner.number("rope_theta", outside),
+            theta=next((theta for theta in thetas if theta is not None), self.theta),
             fraction=fraction,
             layout=self.layout,
             scaling=self._scaling(foreign, inner),

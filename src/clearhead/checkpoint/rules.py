@@ -32,8 +32,12 @@ class WeightRow:
         raise NotImplementedError
 
     def join(self, tensors: tuple[Tensor, ...], config: ModelConfig) -> Tensor:
-        """Ours, as the foreign tensor. On meta tensors it tells the shape to expect."""
+        """Ours, as the foreign tensor."""
         raise NotImplementedError
+
+    def shape(self, tensors: tuple[Tensor, ...], config: ModelConfig) -> tuple[int, ...]:
+        """The foreign tensor's shape, without its numbers."""
+        return tuple(self.join(tuple(tensor.detach().to("meta") for tensor in tensors), config).shape)
 
 
 class _One(WeightRow):
@@ -151,6 +155,11 @@ class Split(WeightRow):
         groups = self.groups(config)
         grouped = tensor.unflatten(0, (groups, -1)).split([size // groups for size in sizes], dim=1)
         return tuple(part.flatten(0, 1) for part in grouped)
+
+    def shape(self, tensors: tuple[Tensor, ...], config: ModelConfig) -> tuple[int, ...]:
+        """All rows together. (`torch.cat` on the meta device would import torch's compiler: two seconds.)"""
+        whole = (sum(tensor.shape[0] for tensor in tensors), *tensors[0].shape[1:])
+        return whole[::-1] if self.transposed and len(whole) == 2 else whole
 
     def join(self, tensors: tuple[Tensor, ...], config: ModelConfig) -> Tensor:
         """Put together again."""

@@ -12,7 +12,7 @@ from typing import Any
 from clearhead.checkpoint.config_rules import shown
 from clearhead.checkpoint.files import parse_json, read_bytes, read_json
 from clearhead.checkpoint.writing import write_json
-from clearhead.errors import CheckpointError, UnknownKeyError
+from clearhead.errors import CheckpointError, UnknownKeyError, UnsafeFileError
 from clearhead.model.config import Pooling, SentenceEmbedding
 
 MODULES = "modules.json"
@@ -50,8 +50,8 @@ def read_sentence(folder: Path) -> Sentence | None:
             f"{path}: the steps {shown(kinds)} are not read; we have Transformer, Pooling, Normalize."
         )
     place = steps[1].get("path")
-    if not isinstance(place, str) or Path(place).name != place or not place:
-        raise CheckpointError(f"{path} names the folder {shown(place)}, which is none of its own.")
+    if not isinstance(place, str) or not _lies_in(folder, place):
+        raise UnsafeFileError(f"{path} names the folder {shown(place)}, which is none of its own; correct the file.")
     pooling = _pooling(read_json(folder / place / "config.json"), folder / place / "config.json")
     files = {name: read_json(folder / name) for name in KEPT if (folder / name).is_file()}
     settings = files.get(KEPT[0], {})
@@ -63,6 +63,17 @@ def read_sentence(folder: Path) -> Sentence | None:
             f"sentence-transformers cuts texts at {shown(settings['max_seq_length'])} tokens; nothing is cut here",
         )
     return Sentence(SentenceEmbedding(pooling=pooling, normalise=len(kinds) == 3), files, notes)
+
+
+def _lies_in(folder: Path, name: str) -> bool:
+    """Whether the name is one of the folder's own; a link in it may not lead out of it. (Files may be links: the
+    hub's cache is made of them.)"""
+    if Path(name).name != name or name in ("", ".", "..") or any(mark in name for mark in "\\:\0"):
+        return False
+    try:
+        return (folder / name).resolve().parent == folder.resolve()
+    except (OSError, ValueError, RuntimeError):  # no name that a file could have, or links in a circle
+        return False
 
 
 def _pooling(says: dict[str, Any], path: Path) -> Pooling:

@@ -101,20 +101,23 @@ def plan_reading(
             raise CheckpointError(f"{tensors.where}: {names[canonical]} and {name} are the same tensor; remove one.")
         names[canonical] = name
     rows = in_force((*family.weights, *family.heads), config)
-    steps = _steps(rows, config, ours)
+    steps, left = _steps(rows, config, ours)
+    if not new_head or not all(map(_of_head, left)):
+        _all_have_a_place(left)
     fates: dict[str, Account] = {}
-    _settle_copies(rows, config, {step.theirs for step in steps}, names, tensors, fates)
+    settled = {step.theirs for step in steps} | (set(_theirs(family.heads)) if new_head else set())
+    _settle_copies(rows, config, settled, names, tensors, fates)
 
     kept: list[Step] = []
     missing: list[str] = []
-    fresh: list[str] = []
+    fresh = sorted(left)
     for step in steps:
         actual = names.get(step.theirs)
         if actual is not None:
             _check_shape(step, actual, config, ours, tensors)
             kept.append(Step(step.row, actual, step.ours))
             fates[actual] = Account(actual, "read", ", ".join(step.ours))
-        elif new_head and all(name.startswith(("head.", "pooler.")) for name in step.ours):
+        elif new_head and all(map(_of_head, step.ours)):
             fresh += step.ours
         else:
             missing.append(step.theirs)
@@ -134,8 +137,10 @@ def _layers(config: ModelConfig) -> int:
     return max(stack.n_layers for stack in config.stacks)
 
 
-def _steps(rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig, ours: Mapping[str, Tensor]) -> list[Step]:
-    """The rows, layer by layer, whose tensors of ours the model has. Raises CheckpointError where one is left over."""
+def _steps(
+    rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig, ours: Mapping[str, Tensor]
+) -> tuple[list[Step], set[str]]:
+    """The rows, layer by layer, whose tensors of ours the model has; and the tensors for which there is no row."""
     steps: list[Step] = []
     left = set(ours)
     for row in rows:
@@ -146,9 +151,16 @@ def _steps(rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig, ou
             if left.issuperset(mine):
                 steps.append(Step(row, row.theirs.replace(LAYER, str(layer)), mine))
                 left.difference_update(mine)
+    return steps, left
+
+
+def _of_head(name: str) -> bool:
+    return name.startswith(("head.", "pooler."))
+
+
+def _all_have_a_place(left: set[str]) -> None:
     if left:
         raise CheckpointError(f"the family has no place for {_listed(sorted(left))}; leave that part out of the model.")
-    return steps
 
 
 def _copies(rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig) -> Iterator[Copy]:
@@ -223,7 +235,7 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _check_shape(step: Step, actual: str, config: ModelConfig, ours: Mapping[str, Tensor], tensors: Tensors) -> None:
-    expected = tuple(step.row.join(tuple(ours[name] for name in step.ours), config).shape)
+    expected = step.row.shape(tuple(ours[name] for name in step.ours), config)
     found = tensors.shapes[actual]
     if expected != found:
         raise CheckpointError(f"{tensors.where}: {actual} has the shape {found}, and the config asks for {expected}.")
@@ -264,12 +276,15 @@ def plan_writing(family: Family, config: ModelConfig, ours: Mapping[str, Tensor]
     rows = in_force((*family.weights, *family.heads), config)
     unprefixed = set(_theirs(family.heads))
     written: dict[str, Outgoing] = {}
-    for step in _steps(rows, config, ours):
+    steps, left = _steps(rows, config, ours)
+    _all_have_a_place(left)
+    for step in steps:
         parts = tuple(ours[name].detach() for name in step.ours)
-        meta = step.row.join(tuple(part.to("meta") for part in parts), config)
         bare = not prefixed or step.row.theirs in unprefixed
         name = step.theirs if bare else family.prefix + step.theirs
-        written[step.theirs] = Outgoing(name, tuple(meta.shape), meta.dtype, partial(step.row.join, parts, config))
+        written[step.theirs] = Outgoing(
+            name, step.row.shape(parts, config), parts[0].dtype, partial(step.row.join, parts, config)
+        )
     for copy in _copies(rows, config):
         if not copy.used and copy.theirs not in written:
             bare = not prefixed or copy.theirs in unprefixed

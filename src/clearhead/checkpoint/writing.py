@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,26 +14,38 @@ from typing import Any
 
 import torch
 
-from clearhead.checkpoint.files import DTYPES, INDEX, SINGLE
+from clearhead.checkpoint.files import DTYPES, INDEX, SINGLE, read_json
 from clearhead.checkpoint.transfer import Outgoing
 from clearhead.errors import CheckpointError
 
 _CODES = {dtype: code for code, (_, dtype) in DTYPES.items() if dtype is not None}
-_OURS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "1_Pooling")
-"""What a folder may hold to be overwritten: the kinds of files that an export writes."""
+_CONFIG = "config.json"
+_OURS = re.compile(
+    r"(config|generation_config|tokenizer|tokenizer_config|modules|sentence_bert_config|config_sentence_transformers"
+    r"|model\.safetensors\.index)\.json|model(-\d{5}-of-\d{5})?\.safetensors|1_Pooling/config\.json"
+)
+"""What a folder may hold to be overwritten: the files that an export writes, by their full names."""
+
+
+def resolved(target: Path) -> Path:
+    """The full path, with ~ and links followed. Raises CheckpointError for one that no folder can have."""
+    try:
+        target = target.expanduser().resolve()
+        os.fsencode(target)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{str(target)!r} is no path that can be written to ({error}); name another.") from None
+    return target
 
 
 @contextmanager
 def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder to write into, which takes the name `target` when the block ends well, and is removed when it does not.
 
-    Raises CheckpointError where `target` holds something: without `overwrite` anything at all, with it a file that no
-    export writes.
+    target: a resolved path. Raises CheckpointError where it holds something: without `overwrite` anything at all, with
+    it what is not a model's folder, or a file that no export writes.
     """
-    target = target.expanduser().resolve()
-    if target.exists():
-        _check_free(target, overwrite)
     try:
+        _check_free(target, overwrite)
         target.parent.mkdir(parents=True, exist_ok=True)
         work = _sibling(target, "tmp")
         work.mkdir()
@@ -42,6 +55,7 @@ def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
         yield work
         for folder in (*(path for path in work.rglob("*") if path.is_dir()), work):
             _to_disk(folder)
+        _check_free(target, overwrite)  # again: writing takes its time, and others write too
         _rename(work, target)
         _to_disk(target.parent)
     except OSError as error:
@@ -51,14 +65,21 @@ def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def _check_free(target: Path, overwrite: bool) -> None:
+    if not target.exists():
+        return
     if not target.is_dir():
         raise CheckpointError(f"{target} is a file; name a folder that is new or empty.")
     held = sorted(path for path in target.iterdir())
     if held and not overwrite:
         raise CheckpointError(f"{target} is not empty (it holds {held[0].name}); name another, or pass overwrite=True.")
-    foreign = [path.name for path in held if not any(path.match(pattern) for pattern in _OURS)]
-    if foreign:
-        raise CheckpointError(f"{target} holds {foreign[0]}, which no export writes; name another folder.")
+    for path in (*held, *(target / "1_Pooling").glob("*")):
+        name = path.relative_to(target).as_posix()
+        if not (path.is_file() and _OURS.fullmatch(name)) and not (name == "1_Pooling" and path.is_dir()):
+            raise CheckpointError(f"{target} holds {name}, which no export writes; name another folder.")
+    if held and not ((target / _CONFIG).is_file() and isinstance(read_json(target / _CONFIG).get("model_type"), str)):
+        raise CheckpointError(
+            f"{target} holds {held[0].name} and no {_CONFIG} with a model_type, so no export wrote it; name another."
+        )
 
 
 def _rename(work: Path, target: Path) -> None:
@@ -94,7 +115,7 @@ def _to_disk(folder: Path) -> None:
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON, indented, with sorted keys, brought to the disk."""
     path.parent.mkdir(exist_ok=True)
-    _write(path, [(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()])
+    _write(path, [(json.dumps(value, indent=2, sort_keys=True) + "\n").encode()])
 
 
 def sync(path: Path) -> None:

@@ -101,5 +101,6 @@ def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int
 
 
 def _refuse(message: str) -> int:
-    print(f"clearhead: {' '.join(message.split())}", file=sys.stderr)
+    line = str(ClearheadError(message))  # what cannot be printed is escaped there
+    print(f"clearhead: {' '.join(line.split())}", file=sys.stderr)
     return 2

@@ -32,8 +32,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from clearhead import __version__
 from clearhead.cli.links import Found, LeftOut, best_of_layer, strongest
@@ -41,18 +41,14 @@ from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
 from clearhead.serve.facts import Readable, kernel_of
 
+Write = Callable[[str], object]
+
 ROWS = 256
 """Rows are derived and written so many at a time."""
 
 
-class Written(Protocol):
-    """Where JSON is written: stdout, or anything else that text can be written to."""
-
-    def write(self, text: str, /) -> object: ...
-
-
 def write_json(
-    out: Written,
+    write: Write,
     lm: Readable,
     seen: Look,
     kinds: list[Kind],
@@ -89,7 +85,7 @@ def write_json(
             for n in range(seen.n_layers(kind))
             for link in best_of_layer(seen, kind, n, lefts[kind], top or 3)
         ]
-    _dump(out, said, rows)
+    _dump(write, said, rows)
 
 
 def _facts(lm: Readable, seen: Look) -> dict[str, Any]:
@@ -154,16 +150,16 @@ def _rows(seen: Look, kind: Kind, layer: int, head: int) -> Iterable[list[float]
         yield from m[low : low + ROWS].tolist()
 
 
-def _dump(out: Written, said: dict[str, Any], rows: Iterable[list[float]] | None) -> None:
+def _dump(write: Write, said: dict[str, Any], rows: Iterable[list[float]] | None) -> None:
     """The object, a field a line; the rows are written as they are derived, so that no T×T list is held."""
     fields = [f"{json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in said.items()]
-    out.write("{\n" + ",\n".join(fields))
+    write("{\n" + ",\n".join(fields))
     if rows is not None:
-        out.write(',\n"rows": [')
+        write(',\n"rows": [')
         for n, row in enumerate(rows):
-            out.write((",\n" if n else "\n") + json.dumps([_finite(weight) for weight in row]))
-        out.write("\n]")
-    out.write("\n}\n")
+            write((",\n" if n else "\n") + json.dumps([_finite(weight) for weight in row]))
+        write("\n]")
+    write("\n}\n")
 
 
 def _finite(weight: float) -> float | None:

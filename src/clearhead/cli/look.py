@@ -74,7 +74,7 @@ def look(
     if as_json:
         from clearhead.cli.as_json import write_json
 
-        write_json(sys.stdout, lm, seen, chosen, layer=layer, head=head, ask=ask, top=top, all_links=all_links)
+        write_json(sys.stdout.write, lm, seen, chosen, layer=layer, head=head, ask=ask, top=top, all_links=all_links)
     elif html is None:
         _draw(lm, seen, chosen, layer, head, ask, top, all_links)
 
@@ -89,11 +89,10 @@ def _draw(
     top: int | None,
     all_links: bool,
 ) -> None:
-    from rich.console import Console
-
     from clearhead.cli import views
+    from clearhead.cli.terminal import Terminal
 
-    console = Console(highlight=False, soft_wrap=False)
+    console = Terminal()
     if ask is not None:
         views.asked(console, lm, seen, kinds[0], ask, top or 10)
     elif layer is not None and head is not None:

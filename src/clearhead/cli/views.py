@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from clearhead.cli import paint
 from clearhead.cli.links import Found, LeftOut, strongest
+from clearhead.cli.terminal import Terminal
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
 from clearhead.serve.facts import Readable, kernel_of
@@ -15,7 +15,7 @@ from clearhead.serve.facts import Readable, kernel_of
 BAR = 20
 
 
-def overview(console: Console, lm: Readable, seen: Look, kinds: list[Kind], top: int, all_links: bool) -> None:
+def overview(console: Terminal, lm: Readable, seen: Look, kinds: list[Kind], top: int, all_links: bool) -> None:
     """Each head's strongest link as a grid of layers and heads, and each layer's strongest as a list."""
     console.print(heading(lm, seen))
     for kind in kinds:
@@ -28,7 +28,7 @@ def overview(console: Console, lm: Readable, seen: Look, kinds: list[Kind], top:
         console.print(Text(f"{_title(kind, kinds)}Each head's strongest link, in hundredths", "bold"))
         cell = paint.cell_width(heads, console.width - 9) or 1
         rows = [f"layer {n}" for n in layers]
-        console.print(paint.grid(peaks, rows, [str(h) for h in range(heads)], cell, colours(console)), end="")
+        console.print(paint.grid(peaks, rows, [str(h) for h in range(heads)], cell, console.colours), end="")
         console.print()
         console.print(Text(f"{_title(kind, kinds)}Each layer's strongest links", "bold"))
         best = [
@@ -40,7 +40,7 @@ def overview(console: Console, lm: Readable, seen: Look, kinds: list[Kind], top:
 
 
 def one_head(
-    console: Console, lm: Readable, seen: Look, kind: Kind, layer: int, head: int, top: int, all_links: bool
+    console: Terminal, lm: Readable, seen: Look, kind: Kind, layer: int, head: int, top: int, all_links: bool
 ) -> None:
     """One head's map, and its strongest links."""
     console.print(heading(lm, seen))
@@ -48,8 +48,8 @@ def one_head(
     where = f"{kind} " if len(seen.kinds) > 1 else ""
     console.print(Text(f"Head {layer}.{head} {where}", "bold").append("each row reads the columns", "not bold dim"))
     rows, columns = seen.sides(kind)
-    console.print(paint.head_map(seen.map(layer, head, kind), rows, columns, console.width, colours(console)), end="")
-    console.print(paint.legend(colours(console)))
+    console.print(paint.head_map(seen.map(layer, head, kind), rows, columns, console.width, console.colours), end="")
+    console.print(paint.legend(console.colours))
     console.print()
     out = LeftOut.of(seen, kind, nothing=all_links)
     console.print(Text("Its strongest links", "bold"))
@@ -57,7 +57,7 @@ def one_head(
     _say_left_out(console, out)
 
 
-def asked(console: Console, lm: Readable, seen: Look, kind: Kind, ask: tuple[str, str], top: int) -> None:
+def asked(console: Terminal, lm: Readable, seen: Look, kind: Kind, ask: tuple[str, str], top: int) -> None:
     """All heads, ranked by how much the first word reads the second."""
     links = seen.ask(*ask, kind=kind)
     console.print(heading(lm, seen))
@@ -65,7 +65,7 @@ def asked(console: Console, lm: Readable, seen: Look, kind: Kind, ask: tuple[str
     console.print(Text(f"How much {ask[0]!r} reads {ask[1]!r}", "bold"))
     table = _table("head", "weight", "")
     for link in links[:top]:
-        table.add_row(f"{link.layer}.{link.head}", f"{link.weight:.4f}", paint.bar(link.weight, BAR, colours(console)))
+        table.add_row(f"{link.layer}.{link.head}", f"{link.weight:.4f}", paint.bar(link.weight, BAR, console.colours))
     console.print(table)
     rest = len(links) - top
     more = f"{rest} more heads; --top {len(links)} lists them all. " if rest > 0 else ""
@@ -82,12 +82,7 @@ def heading(lm: Readable, seen: Look) -> Text:
     return Text(lm.name, "bold").append(" · " + " · ".join(facts), "not bold dim")
 
 
-def colours(console: Console) -> bool:
-    """Whether this terminal shows colours, and its user wants them."""
-    return console.color_system is not None and not console.no_color
-
-
-def _list(links: list[Found], seen: Look, console: Console) -> Table:
+def _list(links: list[Found], seen: Look, console: Terminal) -> Table:
     table = _table("head", "token", "", "reads", "weight", "")
     for link in links:
         rows, columns = seen.sides(link.kind)
@@ -97,7 +92,7 @@ def _list(links: list[Found], seen: Look, console: Console) -> Table:
             Text("→", "dim"),
             _word(columns[link.key], link.key),
             f"{link.weight:.4f}",
-            paint.bar(link.weight, BAR, colours(console)),
+            paint.bar(link.weight, BAR, console.colours),
         )
     return table
 
@@ -121,7 +116,7 @@ def _title(kind: Kind, kinds: list[Kind]) -> str:
     return f"{kind}: " if len(kinds) > 1 else ""
 
 
-def _say_left_out(console: Console, out: LeftOut) -> None:
+def _say_left_out(console: Terminal, out: LeftOut) -> None:
     sentence = out.sentence()
     if sentence is not None:
         console.print(Text(sentence, "dim"))

@@ -5,17 +5,17 @@ The models that write, decoders, encoder-decoders and recurrent ones, look alike
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import ContextError, InputError
 from clearhead.model.config import LanguageModel, MaskedLanguageModel
+from clearhead.model.embedding import check_vocabulary
+from clearhead.model.modes import without_dropout
 from clearhead.model.recurrent import RecurrentLanguageModel
-from clearhead.model.transformer import Decoder, EncoderDecoder, Output, Transformer, real_tokens
+from clearhead.model.rows import check_gaps, real_tokens
+from clearhead.model.transformer import Decoder, EncoderDecoder, Output, Transformer
 
 Writer = Decoder | EncoderDecoder | RecurrentLanguageModel
 
@@ -39,8 +39,9 @@ class Reader:
     ) -> None:
         self.model = _writer(model)
         device = next(model.parameters()).device
-        ids = ids.to(device)
-        real, _ = real_tokens(ids, attention_mask.to(device) if attention_mask is not None else None)
+        real, _ = real_tokens(ids, attention_mask)
+        check_vocabulary(ids, self.model.config.vocab_size)
+        ids, real = ids.to(device), real.to(device)
         _check_texts(real)
         if isinstance(self.model, EncoderDecoder):
             begin = self.model.config.tokens.decoder_start
@@ -48,8 +49,10 @@ class Reader:
                 raise InputError(
                     "the model's config names no token for the decoder to start from; set SpecialTokens.decoder_start."
                 )
+            check_gaps(self.model.encoder.config, real)
             self._source: tuple[Tensor, Tensor] | None = ids, real
             self.start = ids.new_full((ids.shape[0], 1), begin)
+            check_vocabulary(self.start, self.model.config.vocab_size)
             self.start_real = torch.ones_like(self.start, dtype=torch.bool)
         else:
             _check_padded_left(real)
@@ -91,7 +94,7 @@ class Reader:
         if self._cache is None:
             self._ids, self._real = torch.cat((self._ids, ids), dim=1), torch.cat((self._real, real), dim=1)
             ids, real = self._ids, self._real
-        with torch.inference_mode(), _without_dropout(self.model):
+        with torch.inference_mode(), without_dropout(self.model):
             logits = self._call(ids, real).logits
             assert logits is not None
             last = logits[:, -1]
@@ -144,16 +147,3 @@ def _check_padded_left(real: Bool[Tensor, "B T"]) -> None:
             f"text {int(gap[0])} of the batch has padding after its tokens, and writing goes on from the last token; "
             "pad on the left."
         )
-
-
-@contextmanager
-def _without_dropout(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode, whatever it was in, and back: a model in training writes the same text."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module in training:
-            module.training = True

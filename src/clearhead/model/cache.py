@@ -5,6 +5,9 @@ It is an argument of the call, never an attribute of a module: `decoder(ids, cac
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -31,6 +34,11 @@ class LayerCache:
         """The values kept so far."""
         assert self._v is not None
         return self._v[:, :, : self.length]
+
+    @property
+    def heads(self) -> tuple[int, int] | None:
+        """How many heads the keys have, and how wide they are; None before there are any."""
+        return (self._k.shape[1], self._k.shape[3]) if self._k is not None else None
 
     def append(
         self, k: Float[Tensor, "B Hkv T D"], v: Float[Tensor, "B Hkv T Dv"]
@@ -119,13 +127,16 @@ class Cache:
             torch.cat((self.positions, positions), dim=1),
         )
 
-    def next_positions(self, real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
-        """Where new tokens stand: counted on from the last real one; padding takes no position."""
-        if self.positions is not None and self.positions.shape[0] != real.shape[0]:
+    def check_batch(self, batch: int) -> None:
+        """Raise InputError unless the cache is empty or holds so many texts."""
+        if self.positions is not None and self.positions.shape[0] != batch:
             raise InputError(
-                f"the cache holds a batch of {self.positions.shape[0]} and the ids are a batch of {real.shape[0]}; "
+                f"the cache holds a batch of {self.positions.shape[0]} and the ids are a batch of {batch}; "
                 "begin a new Cache for a new batch."
             )
+
+    def next_positions(self, real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:
+        """Where new tokens stand: counted on from the last real one; padding takes no position."""
         if self.positions is None or not self.length:
             start = torch.zeros(real.shape[0], 1, dtype=torch.long, device=real.device)
         else:
@@ -149,6 +160,22 @@ class Cache:
             self.ids, self.real = self.ids[:, :length], self.real[:, :length]
             self.positions = self.positions[:, :length]
         self.length = min(self.length, length)
+
+
+@contextmanager
+def all_or_nothing(cache: Cache | None) -> Iterator[None]:
+    """What is read within is kept by the cache; where it raises, the cache is as it was before."""
+    if cache is None:
+        yield
+        return
+    # Nothing is written over what was read: tensors are appended to or replaced, so that references suffice.
+    before = [(part, dict(vars(part))) for part in (cache, *cache.layers, *cache.cross)]
+    try:
+        yield
+    except BaseException:
+        for part, state in before:
+            vars(part).update(state)
+        raise
 
 
 def count_positions(real: Bool[Tensor, "B T"]) -> Int[Tensor, "B T"]:

@@ -37,9 +37,11 @@ class Embedding(nn.Module):
     ) -> Float[Tensor, "B T C"]:
         """The first state of the residual stream.
 
-        Raises InputError for ids outside the vocabulary, ContextError past the learned positions.
+        Raises InputError for ids outside the vocabulary and token types that the model has not, ContextError past the
+        learned positions.
         """
         self.check_ids(input_ids)
+        self.check_types(token_type_ids, input_ids.shape)
         x: Tensor = self.tokens(input_ids)
         if self.config.scale is not None:
             x = x * torch.tensor(self.config.scale, dtype=x.dtype, device=x.device)
@@ -62,9 +64,41 @@ class Embedding(nn.Module):
         check_batch(input_ids)
         check_vocabulary(input_ids, self.tokens.num_embeddings)
 
+    def check_types(self, token_type_ids: Int[Tensor, "B T"] | None, shape: torch.Size) -> None:
+        """Raise InputError unless these are token types of the model, one for each id (looked at on the CPU only)."""
+        if token_type_ids is None:
+            return
+        if self.types is None:
+            raise InputError("this model has no token types (EmbeddingConfig.token_types=0); leave token_type_ids out.")
+        check_shape("token_type_ids", token_type_ids, shape, whole=True)
+        if token_type_ids.device.type != "cpu":
+            return
+        low, high = int(token_type_ids.min()), int(token_type_ids.max())
+        if low < 0 or high >= self.types.num_embeddings:
+            raise InputError(
+                f"token type {low if low < 0 else high} is not one of the model's {self.types.num_embeddings}; "
+                f"give 0 to {self.types.num_embeddings - 1}."
+            )
+
+
+def check_shape(name: str, given: Tensor | None, shape: torch.Size, *, whole: bool = False) -> None:
+    """Raise InputError unless there is one value for each id; `whole`: and each is a whole number."""
+    if given is None:
+        return
+    if not isinstance(given, Tensor):
+        raise InputError(f"{name} is a {type(given).__name__}; give a tensor, one value for each id.")
+    if given.shape != shape:
+        raise InputError(
+            f"{name} has shape {tuple(given.shape)} and the ids {tuple(shape)}; give one value for each id."
+        )
+    if whole and (given.is_floating_point() or given.dtype == torch.bool):
+        raise InputError(f"{name} holds {given.dtype}, which are no whole numbers; give torch.long.")
+
 
 def check_batch(input_ids: Tensor) -> None:
     """Raise InputError unless these are ids (whole numbers) of a batch of texts, with at least one token."""
+    if not isinstance(input_ids, Tensor):
+        raise InputError(f"ids are given as {type(input_ids).__name__}; give a tensor of ids, torch.tensor([[1, 2]]).")
     if input_ids.ndim != 2 or input_ids.numel() == 0:
         shape = tuple(input_ids.shape)
         raise InputError(f"ids of shape {shape} are not a batch of texts; give (batch, tokens), at least one token.")

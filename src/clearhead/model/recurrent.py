@@ -14,10 +14,11 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from clearhead.errors import ConfigError
+from clearhead.errors import ConfigError, InputError
 from clearhead.model.config.checks import check_choice, check_counts, check_dropout
 from clearhead.model.embedding import check_vocabulary
-from clearhead.model.transformer import Output, real_tokens
+from clearhead.model.rows import real_tokens
+from clearhead.model.transformer import Output
 
 Cell = Literal["rnn", "lstm", "gru"]
 State = Float[Tensor, "L B C"] | tuple[Float[Tensor, "L B C"], Float[Tensor, "L B C"]]
@@ -88,12 +89,31 @@ class RecurrentLanguageModel(nn.Module):
         real, padded = real_tokens(input_ids, attention_mask)
         check_vocabulary(input_ids, self.config.vocab_size)
         x: Tensor = self.tokens(input_ids)
-        before = cache.value if cache is not None else None
+        before = self._before(cache, input_ids.shape[0])
         hidden, state = self._read_real(x, real, before) if padded else self.cell(x, before)
         if cache is not None:
             cache.value, cache.length = state, cache.length + input_ids.shape[1]
         table = self.tokens.weight if self.head is None else self.head.weight
         return Output(hidden, F.linear(hidden[:, -1:] if last_only else hidden, table))
+
+    def _before(self, cache: RecurrentState | None, batch: int) -> State | None:
+        """The state that the cache holds. Raises InputError where another model, or another batch, left it there."""
+        if cache is None:
+            return None
+        if not isinstance(cache, RecurrentState):
+            raise InputError(f"cache is a {type(cache).__name__}; begin one with this model's new_cache().")
+        if cache.value is None:
+            return None
+        pair = isinstance(cache.value, tuple)
+        shape = tuple((cache.value[0] if isinstance(cache.value, tuple) else cache.value).shape)
+        if pair != (self.config.cell == "lstm") or shape[::2] != (self.config.n_layers, self.config.d_model):
+            raise InputError("the cache holds the state of another model; begin one with this model's new_cache().")
+        if shape[1] != batch:
+            raise InputError(
+                f"the cache holds a batch of {shape[1]} and the ids are a batch of {batch}; "
+                "begin one with new_cache() for a new batch."
+            )
+        return cache.value
 
     def _read_real(
         self, x: Float[Tensor, "B T C"], real: Bool[Tensor, "B T"], before: State | None

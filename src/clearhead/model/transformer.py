@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clearhead.errors import InputError
-from clearhead.model.cache import Cache, count_positions
+from clearhead.errors import ConfigError, InputError
+from clearhead.model.cache import Cache, all_or_nothing
 from clearhead.model.config import ModelConfig
-from clearhead.model.embedding import check_batch
+from clearhead.model.embedding import check_shape
 from clearhead.model.heads import (
     LanguageModelHead,
     MaskedLanguageModelHead,
@@ -28,10 +28,18 @@ from clearhead.model.heads import (
 from clearhead.model.initialise import NothingDrawn, initialise
 from clearhead.model.masks import Causal, Documents, KeyPadding, Mask, Prefix, Rule
 from clearhead.model.positions import check_context
+from clearhead.model.rows import (
+    Ids,
+    Real,
+    check_documents,
+    check_gaps,
+    check_prefix,
+    lengths_of,
+    positions_of,
+    prefix_columns,
+    real_tokens,
+)
 from clearhead.model.stack import Stack
-
-Ids = Int[Tensor, "B T"]
-Real = Bool[Tensor, "B T"] | Int[Tensor, "B T"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,18 +126,24 @@ class Encoder(Transformer):
     ) -> Output:
         """Read the texts. attention_mask: True (or 1) at tokens, False at padding. documents: which of several packed
         texts each token belongs to; they do not read one another. positions: counted over real tokens, unless given.
+
+        Raises InputError for what does not fit the model or the ids, for padding between a text's tokens where the
+        model measures distance in columns (a window, ALiBi, T5's bias), and for a document that returns after another;
+        ContextError past the learned positions.
         """
         real, padded = real_tokens(input_ids, attention_mask)
-        _check_shape("documents", documents, input_ids.shape)
+        check_documents(documents, real)
+        check_gaps(self.encoder.config, real, documents)
+        check_shape("positions", positions, input_ids.shape, whole=True)
         mask = Mask(_rules(real if padded else None, documents, None))
         if positions is None:
-            positions = _positions(real, documents)
+            positions = positions_of(real, documents)
         hidden, states = self.encoder(
             input_ids,
             positions,
             mask,
             token_type_ids=token_type_ids,
-            lengths=_lengths(positions, documents),
+            lengths=lengths_of(positions, documents),
             keep_hidden=keep_hidden,
         )
         return self._finish(self.encoder, hidden, real, states)
@@ -158,11 +172,14 @@ class Decoder(Transformer):
         last_only: bool = False,
     ) -> Output:
         """Read the texts. prefix: the first so many tokens are read by all (prefix language model). cache: earlier
-        tokens, read and appended to; `attention_mask` then speaks of the new ids alone. last_only: logits of the last
-        position only. The rest as in `Encoder`.
+        tokens, read and appended to; `attention_mask` then speaks of the new ids alone; a call that raises leaves it
+        as it was. last_only: logits of the last position only. The rest as in `Encoder`.
         """
         real, _ = real_tokens(input_ids, attention_mask)
-        _check_shape("documents", documents, input_ids.shape)
+        check_documents(documents, real)
+        check_prefix(prefix, input_ids.shape[0])
+        check_shape("positions", positions, input_ids.shape, whole=True)
+        _check_cache(cache, self.decoder, input_ids.shape[0])
         if cache is not None and (documents is not None or (prefix is not None and cache.length)):
             raise InputError("packed documents and prefixes are read in one call; leave the cache out.")
         if cache is not None and self.decoder.turns_by_length and (prefix is not None or token_type_ids is not None):
@@ -171,24 +188,26 @@ class Decoder(Transformer):
                 "grows; leave the cache out."
             )
         if positions is None:
-            positions = cache.next_positions(real) if cache is not None else _positions(real, documents)
+            positions = cache.next_positions(real) if cache is not None else positions_of(real, documents)
         new, offset, everyone = input_ids.shape[1], 0, real
-        if cache is not None:
-            if self.decoder.has_outgrown(cache, positions):
-                input_ids, real, positions = cache.take_back(input_ids, real, positions)
-            offset, everyone = cache.length, cache.extend(input_ids, real, positions)
-        order = Prefix(prefix) if prefix is not None else Causal()
-        padding = None if bool(everyone.all()) else everyone
-        mask = Mask(_rules(padding, documents, order), offset=offset)
-        hidden, states = self.decoder(
-            input_ids,
-            positions,
-            mask,
-            token_type_ids=token_type_ids,
-            cache=cache,
-            lengths=_lengths(positions, documents),
-            keep_hidden=keep_hidden,
-        )
+        with all_or_nothing(cache):
+            if cache is not None:
+                if self.decoder.has_outgrown(cache, positions):
+                    input_ids, real, positions = cache.take_back(input_ids, real, positions)
+                offset, everyone = cache.length, cache.extend(input_ids, real, positions)
+            check_gaps(self.decoder.config, everyone, documents)
+            order = Prefix(prefix_columns(prefix, real)) if prefix is not None else Causal()
+            padding = None if bool(everyone.all()) else everyone
+            mask = Mask(_rules(padding, documents, order), offset=offset)
+            hidden, states = self.decoder(
+                input_ids,
+                positions,
+                mask,
+                token_type_ids=token_type_ids,
+                cache=cache,
+                lengths=lengths_of(positions, documents),
+                keep_hidden=keep_hidden,
+            )
         states = tuple(state[:, -new:] for state in states)
         return self._finish(self.decoder, hidden[:, -new:], real[:, -new:], states, last_only=last_only)
 
@@ -216,8 +235,9 @@ class EncoderDecoder(Transformer):
         self, input_ids: Ids, attention_mask: Real | None, keep_hidden: bool
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         real, padded = real_tokens(input_ids, attention_mask)
+        check_gaps(self.encoder.config, real)
         mask = Mask(_rules(real if padded else None, None, None))
-        memory, states = self.encoder(input_ids, count_positions(real), mask, keep_hidden=keep_hidden)
+        memory, states = self.encoder(input_ids, positions_of(real, None), mask, keep_hidden=keep_hidden)
         return memory, states
 
     def forward(
@@ -237,32 +257,36 @@ class EncoderDecoder(Transformer):
         encoder's states first.
         """
         states: tuple[Tensor, ...] = ()
+        real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
+        _check_cache(cache, self.decoder, decoder_input_ids.shape[0])
+        positions = cache.next_positions(real) if cache is not None else positions_of(real, None)
         if memory is None:
             if input_ids is None:
                 raise InputError("an encoder-decoder needs the source: give input_ids, or memory from encode().")
             memory, states = self._encode(input_ids, attention_mask, keep_hidden)
-        _check_shape("attention_mask", attention_mask, memory.shape[:2])
+        _check_memory(memory, decoder_input_ids.shape[0], self.config.d_model)
+        check_shape("attention_mask", attention_mask, memory.shape[:2])
         source = attention_mask.bool() if attention_mask is not None else None
         if source is not None and bool(source.all()):
             source = None
         memory_mask = Mask(_rules(source, None, None))
-        real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
-        positions = cache.next_positions(real) if cache is not None else count_positions(real)
         new, offset, everyone = decoder_input_ids.shape[1], 0, real
-        if cache is not None:
-            if self.decoder.has_outgrown(cache, positions):
-                decoder_input_ids, real, positions = cache.take_back(decoder_input_ids, real, positions)
-            offset, everyone = cache.length, cache.extend(decoder_input_ids, real, positions)
-        mask = Mask(_rules(None if bool(everyone.all()) else everyone, None, Causal()), offset=offset)
-        hidden, more = self.decoder(
-            decoder_input_ids,
-            positions,
-            mask,
-            memory=memory,
-            memory_mask=memory_mask,
-            cache=cache,
-            keep_hidden=keep_hidden,
-        )
+        with all_or_nothing(cache):
+            if cache is not None:
+                if self.decoder.has_outgrown(cache, positions):
+                    decoder_input_ids, real, positions = cache.take_back(decoder_input_ids, real, positions)
+                offset, everyone = cache.length, cache.extend(decoder_input_ids, real, positions)
+            check_gaps(self.decoder.config, everyone)
+            mask = Mask(_rules(None if bool(everyone.all()) else everyone, None, Causal()), offset=offset)
+            hidden, more = self.decoder(
+                decoder_input_ids,
+                positions,
+                mask,
+                memory=memory,
+                memory_mask=memory_mask,
+                cache=cache,
+                keep_hidden=keep_hidden,
+            )
         states = (*states, *(state[:, -new:] for state in more))
         return self._finish(self.decoder, hidden[:, -new:], real[:, -new:], states, memory, last_only)
 
@@ -272,14 +296,36 @@ class EncoderDecoder(Transformer):
 
 
 def build(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
-    """The model that the config describes, its weights freshly drawn (on torch's default device and generator)."""
-    match config.architecture:
-        case "encoder":
-            return Encoder(config)
-        case "decoder":
-            return Decoder(config)
-        case "encoder-decoder":
-            return EncoderDecoder(config)
+    """The model that the config describes, its weights freshly drawn (on torch's default device and generator).
+
+    Raises ConfigError where it is larger than the memory.
+    """
+    try:
+        match config.architecture:
+            case "encoder":
+                return Encoder(config)
+            case "decoder":
+                return Decoder(config)
+            case "encoder-decoder":
+                return EncoderDecoder(config)
+    except (RuntimeError, MemoryError) as error:  # torch has no narrower class for this on the CPU
+        if not _is_too_large(error):
+            raise
+        size = "is larger than torch can count"
+        if "calculation overflowed" not in str(error):
+            n = skeleton(config).n_parameters()
+            size = f"has {n:,} parameters, {n * torch.get_default_dtype().itemsize / 2**30:,.1f} GiB"
+        raise ConfigError(f"the model {size}, and the memory does not hold it; choose smaller sizes.") from error
+
+
+def _is_too_large(error: Exception) -> bool:
+    says = str(error)
+    return (
+        isinstance(error, MemoryError | torch.OutOfMemoryError)
+        or "can't allocate memory" in says  # Linux and macOS
+        or "not enough memory" in says  # Windows
+        or "calculation overflowed" in says
+    )
 
 
 def check_fits(config: ModelConfig, length: int) -> None:
@@ -294,20 +340,36 @@ def skeleton(config: ModelConfig) -> Encoder | Decoder | EncoderDecoder:
         return build(config)
 
 
-def real_tokens(input_ids: Ids, attention_mask: Real | None) -> tuple[Bool[Tensor, "B T"], bool]:
-    """Which tokens are real, and whether any is padding. Raises InputError where the mask's shape is not the ids'."""
-    check_batch(input_ids)
-    _check_shape("attention_mask", attention_mask, input_ids.shape)
-    if attention_mask is None:
-        return torch.ones_like(input_ids, dtype=torch.bool), False
-    real = attention_mask.bool()
-    return real, not bool(real.all())
-
-
-def _check_shape(name: str, given: Tensor | None, shape: torch.Size) -> None:
-    if given is not None and given.shape != shape:
+def _check_cache(cache: Cache | None, stack: Stack, batch: int) -> None:
+    """Raise InputError for a cache that another kind of model began, or that holds another batch."""
+    if cache is None:
+        return
+    if not isinstance(cache, Cache):
+        raise InputError(f"cache is a {type(cache).__name__}; begin one with this model's new_cache().")
+    layers = stack.config.n_layers
+    if len(cache.layers) != layers:
         raise InputError(
-            f"{name} has shape {tuple(given.shape)} and the ids {tuple(shape)}; give one value for each id."
+            f"the cache has {len(cache.layers)} layers and this model {layers}; "
+            "begin one with this model's new_cache()."
+        )
+    cache.check_batch(batch)
+    for number, layer in enumerate(cache.layers):
+        attention = stack.block(number).attention
+        heads = attention.config.kv_heads, attention.d_head
+        if layer.heads not in (None, heads):
+            raise InputError(
+                f"the cache has (heads, width) {layer.heads} in layer {number} and this model {heads}; "
+                "begin one with this model's new_cache()."
+            )
+
+
+def _check_memory(memory: Tensor, batch: int, d_model: int) -> None:
+    if not isinstance(memory, Tensor) or memory.ndim != 3 or memory.shape[2] != d_model:
+        shape = tuple(memory.shape) if isinstance(memory, Tensor) else type(memory).__name__
+        raise InputError(f"memory is {shape}, not (batch, tokens, {d_model}); give what this model's encode() gave.")
+    if memory.shape[0] != batch:
+        raise InputError(
+            f"the source is a batch of {memory.shape[0]} and the target a batch of {batch}; give one target a source."
         )
 
 
@@ -318,27 +380,3 @@ def _rules(real: Tensor | None, documents: Tensor | None, order: Rule | None) ->
     if documents is not None:
         rules.append(Documents(documents, documents))
     return tuple(rules)
-
-
-def _positions(real: Bool[Tensor, "B T"], documents: Ids | None) -> Ids:
-    """Counted over real tokens; each packed document begins at 0 again."""
-    counted = count_positions(real)
-    if documents is None:
-        return counted
-    before = counted + (~real).long()  # the real tokens that came before
-    return counted - torch.where(_begins(documents), before, torch.zeros_like(before)).cummax(dim=1).values
-
-
-def _lengths(positions: Ids, documents: Ids | None) -> Ids | None:
-    """How long the packed text is that each token belongs to; None where nothing is packed."""
-    if documents is None:
-        return None
-    text = _begins(documents).long().cumsum(dim=1) - 1
-    longest = torch.zeros_like(positions).scatter_reduce(1, text, positions + 1, "amax")
-    return longest.gather(1, text)
-
-
-def _begins(documents: Ids) -> Bool[Tensor, "B T"]:
-    begins = torch.ones_like(documents, dtype=torch.bool)
-    begins[:, 1:] = documents[:, 1:] != documents[:, :-1]
-    return begins

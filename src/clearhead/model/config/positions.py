@@ -150,6 +150,11 @@ class Rotary:
         check_choice(self, "layout", ("halves", "interleaved"))
         if self.fraction > 1.0:
             raise ConfigError(f"Rotary.fraction={self.fraction} is above 1; it is the part of a head that turns.")
+        if isinstance(self.scaling, YarnScaling) and self.theta <= 1:
+            raise ConfigError(
+                f"Rotary.theta={self.theta} with YarnScaling: all pairs turn alike and none can be told from another; "
+                "choose a theta above 1, e.g. 10000."
+            )
 
     def width(self, d_head: int) -> int:
         """How many of a head's `d_head` widths turn; always even."""
