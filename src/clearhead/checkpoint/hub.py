@@ -25,13 +25,10 @@ def download(name: str, revision: str | None, embedded: Iterable[str]) -> Path:
     known = f"a folder, an embedded model ({', '.join(embedded)}) or a hub id"
     if not ID.fullmatch(name) or ".." in name or "--" in name:
         raise UnknownModelError(f"{name!r} is neither {known}; check the spelling.")
-    import httpx
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
@@ -46,9 +43,9 @@ def download(name: str, revision: str | None, embedded: Iterable[str]) -> Path:
         raise UnknownModelError(f"{name!r} is neither {known}; check the spelling.") from None
     except RevisionNotFoundError:
         raise UnknownModelError(f"{name!r} has no revision {revision!r}; leave it out for the newest.") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, httpx.HTTPError, OSError, ValueError):
+    except Exception as error:  # whatever the hub's client, and the HTTP client under it, raise for a network
         raise UnknownModelError(
-            f"{name!r} is no folder and no embedded model ({', '.join(embedded)}), and the hub cannot be reached; "
-            "check the spelling, or the network."
+            f"{name!r} is no folder and no embedded model ({', '.join(embedded)}), and the hub cannot be reached "
+            f"({type(error).__name__}); check the spelling, or the network."
         ) from None
     return Path(str(found))

@@ -49,6 +49,7 @@ async function lookAt(text, wish = {}) {
   Object.assign(state, { look, kind, query: null, key: null, links: null, pointed: null, chosen: null });
   state.layer = within(wish.layer ?? state.layer, shape.layers);
   state.head = within(wish.head ?? state.head, shape.heads);
+  $("main").hidden = false;
   describe();
   grid.show(shape.layers, shape.heads);
   grid.select(state.layer, state.head);
@@ -308,6 +309,7 @@ async function guarded(work) {
       return guarded(() => lookAt(look.text, { layer, head, reads: String(query), read: String(key ?? "") }));
     }
     $("main").setAttribute("aria-busy", "false");
+    $("main").hidden = !state.look; // nothing was seen yet: no empty frames under the message
     say(mistake.message, true);
     if (!(mistake instanceof api.Mistake)) throw mistake;
   }

@@ -2,7 +2,7 @@
 
 import { css, image } from "/colour.js";
 
-const LABELLED = 11; // pixels of a cell from which on the words are written beside it
+const LABELLED = 16; // pixels of a cell from which on the words are written beside it
 
 export class Heatmap {
   /** `on.point(cell)`: a cell is pointed at, null when none is; `on.pick(cell)`: it is clicked. A cell is [row, column]. */
