@@ -28,8 +28,9 @@ def kept(logits: Tensor) -> list[list[int]]:
 # ── as transformers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@given(seed=st.integers(0, 10_000), k=st.integers(1, 60), p=st.floats(0.01, 1.0), t=st.floats(0.05, 5.0))
+@given(seed=st.integers(0, 10_000), k=st.integers(1, 60), p=st.floats(0.01, 0.99), t=st.floats(0.05, 5.0))
 def test_each_rule_is_transformers(seed: int, k: int, p: float, t: float) -> None:
+    """p to 0.99: nearer to 1, transformers' float32 sum of the tail decides by its rounding (seed 419, p 0.99999)."""
     from transformers.generation.logits_process import (
         MinPLogitsWarper,
         RepetitionPenaltyLogitsProcessor,
