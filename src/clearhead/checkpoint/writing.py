@@ -71,7 +71,10 @@ def _check_free(target: Path, overwrite: bool) -> None:
         raise CheckpointError(f"{target} is a file; name a folder that is new or empty.")
     held = sorted(path for path in target.iterdir())
     if held and not overwrite:
-        raise CheckpointError(f"{target} is not empty (it holds {held[0].name}); name another, or allow it: overwrite=True (--overwrite on the command line).")
+        raise CheckpointError(
+            f"{target} is not empty (it holds {held[0].name}); name another, or allow it: overwrite=True, "
+            "--overwrite on the command line."
+        )
     for path in (*held, *(target / "1_Pooling").glob("*")):
         name = path.relative_to(target).as_posix()
         if not (path.is_file() and _OURS.fullmatch(name)) and not (name == "1_Pooling" and path.is_dir()):
