@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -94,3 +96,12 @@ def test_a_reader_that_goes_away_is_no_trouble(
         said = run("look", "a cat sat", "--model", "encoder", *more)
         monkeypatch.undo()
     assert (said.code, said.err) == (cli.PIPE_CLOSED, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_one_line() -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "clearhead", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "cannot be written" in done.stderr and len(done.stderr.splitlines()) == 1

@@ -7,6 +7,7 @@ A user's mistake is one line on stderr and exit code 2, with nothing written. An
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -42,9 +43,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())  # so that Python's own flush at the end has somewhere to go
+        _give_up_on_stdout()
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        _give_up_on_stdout()
+        return _refuse(f"the output cannot be written: {error.strerror}; make room, or write it elsewhere.")
+
+
+def _give_up_on_stdout() -> None:
+    """Python's own flush at the end needs somewhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(arguments: list[str]) -> int:
