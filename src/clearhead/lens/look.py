@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import nn
 
-from clearhead.errors import ContextError, InputError, OutsideError
+from clearhead.errors import InputError, OutsideError
 from clearhead.lens.attention_map import AttentionMap
 from clearhead.lens.seen import Kind, Link, Seen
 from clearhead.lens.watch import watch
@@ -231,6 +231,3 @@ def _encoded(tokenizer: Tokenizing | None, text: str, what: str) -> Encoded:
     if not encoding.ids:
         raise InputError(f"the {what} has no tokens in this model's vocabulary; give another.")
     return encoding
-
-
-__all__ = ["ContextError", "Look", "look"]

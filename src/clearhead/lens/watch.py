@@ -32,7 +32,7 @@ def watch(model: nn.Module, *, layers: Iterable[int] | None = None) -> Iterator[
     if any(isinstance(module, Attention) for module in model.modules()):
         with _watch_ours(model, seen, wanted):
             yield seen
-    elif type(model).__module__.startswith("transformers.") or _is_transformers(model):
+    elif _is_transformers(model):
         from clearhead.lens.huggingface import watch_transformers
 
         with watch_transformers(model, seen, wanted):
