@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,16 @@ def close(ours: Tensor | None, theirs: Tensor, what: str) -> None:
     assert error <= TOLERANCE, f"{what}: {error:.2e} of its scale"
 
 
+Inputs = Callable[[Any, Tensor], dict[str, Tensor]]
+"""What transformers is called with besides ids and mask, from its config and which tokens are real."""
+
+
+def positions(theirs: Any) -> Inputs:
+    """Positions counted over real tokens, as we count them, where the class takes them."""
+    takes = "position_ids" in inspect.signature(theirs.forward).parameters
+    return lambda config, real: {"position_ids": count_positions(real.bool()).clamp(min=0)} if takes else {}
+
+
 @torch.no_grad()
 def same_forward(
     ours: Any,
@@ -68,22 +79,24 @@ def same_forward(
     *,
     pads: tuple[str, ...] = ("none", "left", "right"),
     alone: bool = False,
+    inputs: Inputs | None = None,
 ) -> None:
     """Logits and every hidden state agree, at real tokens, with padding on either side.
 
     alone: transformers is given each text by itself; we always read the batch.
     """
+    inputs = inputs if inputs is not None else positions(theirs)
     for pad in pads:
         ids, real = texts(vocab_size, pad=pad)
         at = real.bool()
         got = ours(ids, attention_mask=real, keep_hidden=True)
         if alone:
             single = [theirs(text[here][None], output_hidden_states=True) for text, here in zip(ids, at, strict=True)]
-            want = {name: _joined([one[name] for one in single]) for name in single[0] if name != "past_key_values"}
+            want = {name: _joined([one[name] for one in single]) for name in _tensors(single[0])}
         else:
-            positions = count_positions(at).clamp(min=0)
-            batch = theirs(ids, attention_mask=real, position_ids=positions, output_hidden_states=True)
-            want = {name: _joined([batch[name]], at) for name in batch if name != "past_key_values"}
+            more = inputs(theirs.config, real)
+            batch = theirs(ids, attention_mask=real, output_hidden_states=True, **more)
+            want = {name: _joined([batch[name]], at) for name in _tensors(batch)}
         assert len(got.hidden_states) == len(want["hidden_states"])
         for layer, (one, other) in enumerate(zip(got.hidden_states, want["hidden_states"], strict=True)):
             close(one[at], other, f"hidden state {layer}, padding {pad}")
@@ -92,6 +105,74 @@ def same_forward(
             close(got.logits[at] if got.logits.ndim == 3 else got.logits, want["logits"], f"logits, padding {pad}")
         if "pooler_output" in want and pad != "left":  # transformers pools the first place, padding or not
             close(got.pooled, want["pooler_output"], f"pooled, padding {pad}")
+
+
+def _tensors(output: Any) -> list[str]:
+    return [name for name in output if name not in ("past_key_values", "attentions")]
+
+
+@torch.no_grad()
+def same_pair(ours: Any, theirs: Any, vocab_size: int, *, pads: tuple[str, ...], alone: bool = False) -> None:
+    """An encoder-decoder: logits and every hidden state of both stacks, the source padded on either side."""
+    for pad in pads:
+        source, real = texts(vocab_size, pad=pad)
+        target = torch.randint(1, vocab_size, (3, 5))
+        at = real.bool()
+        got = ours(source, target, attention_mask=real, keep_hidden=True)
+        options = {"output_hidden_states": True, "use_cache": False}
+        if alone:
+            single = [
+                theirs(text[here][None], decoder_input_ids=goal[None], **options)
+                for text, here, goal in zip(source, at, target, strict=True)
+            ]
+            encoder = _joined([one.encoder_hidden_states for one in single])
+            decoder = tuple(
+                torch.cat(layer) for layer in zip(*(one.decoder_hidden_states for one in single), strict=True)
+            )
+            logits = torch.cat([one["logits"] for one in single]) if "logits" in single[0] else None
+        else:
+            batch = theirs(source, attention_mask=real, decoder_input_ids=target, **options)
+            encoder, decoder = _joined([batch.encoder_hidden_states], at), batch.decoder_hidden_states
+            logits = batch["logits"] if "logits" in batch else None
+        assert len(got.hidden_states) == len(encoder) + len(decoder)
+        for layer, (one, other) in enumerate(zip(got.hidden_states, (*encoder, *decoder), strict=True)):
+            close(one[at] if layer < len(encoder) else one, other, f"hidden state {layer}, padding {pad}")
+        if logits is not None:
+            close(got.logits, logits, f"logits, padding {pad}")
+
+
+@torch.no_grad()
+def same_packed(ours: Any, theirs: Any, vocab_size: int) -> None:
+    """Two texts packed into one row, against transformers on each by itself."""
+    ids = torch.randint(1, vocab_size, (1, 9))
+    documents = torch.tensor([[0] * 4 + [1] * 5])
+    got = ours(ids, documents=documents).hidden
+    for document in (0, 1):
+        here = documents == document
+        want = theirs(ids[here][None], output_hidden_states=True)
+        close(got[here], want.hidden_states[-1][0], f"packed text {document}")
+
+
+@torch.no_grad()
+def same_cached_pair(ours: Any, theirs: Any, vocab_size: int) -> None:
+    """Token by token through both caches of an encoder-decoder, the source padded on the right."""
+    source, real = texts(vocab_size, pad="right")
+    target = torch.randint(1, vocab_size, (3, 6))
+    memory = ours.encode(source, attention_mask=real)
+    encoded = theirs.get_encoder()(source, attention_mask=real)
+    cache: Cache = ours.new_cache()
+    past = transformers.EncoderDecoderCache(transformers.DynamicCache(), transformers.DynamicCache())
+    for begin, end in ((0, 3), (3, 4), (4, 6)):
+        want = theirs(
+            encoder_outputs=encoded,
+            attention_mask=real,
+            decoder_input_ids=target[:, begin:end],
+            past_key_values=past,
+            use_cache=True,
+        )
+        past = want.past_key_values
+        got = ours(None, target[:, begin:end], memory=memory, attention_mask=real, cache=cache)
+        close(got.logits, want.logits, f"cached logits {begin}:{end}")
 
 
 def _joined(parts: list[Any], at: Tensor | None = None) -> Any:
@@ -104,15 +185,16 @@ def _joined(parts: list[Any], at: Tensor | None = None) -> Any:
 
 
 @torch.no_grad()
-def same_cached(ours: Any, theirs: Any, vocab_size: int) -> None:
+def same_cached(ours: Any, theirs: Any, vocab_size: int, *, inputs: Inputs | None = None) -> None:
     """Token by token through both caches, after a prompt that is padded on the left."""
     ids, real = texts(vocab_size, pad="left")
     ids[:, -1], real[:, -1] = ids[:, -1].clamp(min=1), 1
     cache: Cache = ours.new_cache()
     past = transformers.DynamicCache(config=theirs.config)
+    more = (inputs if inputs is not None else positions(theirs))(theirs.config, real)
     for begin, end in ((0, 5), (5, 6), (6, 9)):
-        positions = count_positions(real.bool()).clamp(min=0)[:, begin:end]
-        want = theirs(ids[:, begin:end], attention_mask=real[:, :end], position_ids=positions, past_key_values=past)
+        some = {name: value[:, begin:end] for name, value in more.items()}
+        want = theirs(ids[:, begin:end], attention_mask=real[:, :end], past_key_values=past, use_cache=True, **some)
         got = ours(ids[:, begin:end], attention_mask=real[:, begin:end], cache=cache)
         at = real[:, begin:end].bool()
         close(got.logits[at], want.logits[at], f"cached logits {begin}:{end}")
@@ -146,9 +228,9 @@ def same_both_ways(first: Pretrained, theirs: Any, path: Path, *, spare: tuple[s
         path / "out", output_loading_info=True, attn_implementation="eager", **options
     )
     assert not any(info.values()), info
-    vocab_size = theirs.config.vocab_size
-    ids, real = texts(vocab_size, pad="right")
-    want, got = theirs(ids, attention_mask=real), back.eval()(ids, attention_mask=real)
+    ids, real = texts(theirs.config.vocab_size, pad="right")
+    more = {"decoder_input_ids": ids[:, :5]} if theirs.config.is_encoder_decoder else {}
+    want, got = theirs(ids, attention_mask=real, **more), back.eval()(ids, attention_mask=real, **more)
     close(got[0], want[0], "transformers' own, of the export")
     was, now = theirs.config.to_dict(), back.config.to_dict()
     if "rope_parameters" in was:  # ours says more where a factor could be left to be derived, and no defaults of YaRN

@@ -1,4 +1,4 @@
-"""BERT against transformers, over a grid of its config; MiniLM against transformers and its own pooling."""
+"""BERT, past its grid: token types, old files, untied tables; MiniLM against transformers and its own pooling."""
 
 from __future__ import annotations
 
@@ -7,76 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import (
-    AutoTokenizer,
-    BertConfig,
-    BertForMaskedLM,
-    BertForPreTraining,
-    BertForSequenceClassification,
-    BertForTokenClassification,
-    BertModel,
-)
+from transformers import AutoTokenizer, BertForMaskedLM, BertForPreTraining, BertModel
 
 from clearhead.checkpoint import export, load
 from clearhead.errors import MissingDependencyError
 from tests.parity import support
-
-CLASSES = {
-    "base": (BertModel, {}),
-    "no pooler": (BertModel, {"add_pooling_layer": False}),
-    "masked": (BertForMaskedLM, {}),
-    "sequence": (BertForSequenceClassification, {}),
-    "token": (BertForTokenClassification, {}),
-}
-
-
-@st.composite
-def configs(draw: st.DrawFn) -> BertConfig:
-    heads = draw(st.sampled_from([1, 2, 4]))
-    return BertConfig(
-        vocab_size=draw(st.integers(11, 40)),
-        hidden_size=heads * draw(st.sampled_from([4, 8])),
-        num_attention_heads=heads,
-        num_hidden_layers=draw(st.integers(1, 3)),
-        intermediate_size=draw(st.sampled_from([12, 40])),
-        max_position_embeddings=draw(st.integers(9, 20)),
-        type_vocab_size=draw(st.integers(1, 3)),
-        hidden_act=draw(st.sampled_from(["gelu", "gelu_new", "relu", "silu"])),
-        layer_norm_eps=draw(st.sampled_from([1e-12, 1e-5, 1e-3])),
-        hidden_dropout_prob=draw(st.sampled_from([0.0, 0.2])),
-        classifier_dropout=draw(st.sampled_from([None, 0.3])),
-        tie_word_embeddings=draw(st.booleans()),
-        num_labels=draw(st.integers(1, 4)),
-        pad_token_id=support.PAD,
-    )
-
-
-@settings(max_examples=24)
-@given(configs(), st.sampled_from(sorted(CLASSES)))
-def test_bert_gives_the_same_and_goes_both_ways(config: BertConfig, kind: str) -> None:
-    cls, options = CLASSES[kind]
-    theirs = support.tiny(cls, config, **options)
-    with support.folder() as path:
-        ours = support.loaded(theirs, path)
-        # The pooled token of a text that is padded on the left is another here: its first real one.
-        pads = ("none", "right") if kind == "sequence" else ("none", "left", "right")
-        support.same_forward(ours.model, theirs, config.vocab_size, pads=pads)
-        spare = ("cls.predictions.bias",) if kind == "masked" and not config.tie_word_embeddings else ()
-        support.same_both_ways(ours, theirs, path, spare=spare, **options)
-
-
-def small() -> BertConfig:
-    return BertConfig(
-        vocab_size=20,
-        hidden_size=8,
-        num_attention_heads=2,
-        num_hidden_layers=2,
-        intermediate_size=12,
-        max_position_embeddings=12,
-    )
+from tests.parity.grids.bert import small
 
 
 def test_token_types_are_read(tmp_path: Path) -> None:

@@ -1,116 +1,17 @@
-"""Llama against transformers, over a grid of its config; stories260K and alice against what their makers say."""
+"""Llama, past its grid: how files spell rotary positions; stories260K and alice against what their makers say."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from transformers import (
-    LlamaConfig,
-    LlamaForCausalLM,
-    LlamaForSequenceClassification,
-    LlamaForTokenClassification,
-    LlamaModel,
-)
+from transformers import LlamaForCausalLM
 
 from clearhead.checkpoint import export, load
 from tests.parity import support
-
-CLASSES = {
-    "lm": LlamaForCausalLM,
-    "base": LlamaModel,
-    "sequence": LlamaForSequenceClassification,
-    "token": LlamaForTokenClassification,
-}
-
-
-def ropes(half: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Every scaling; the texts of the tests are 9 long, so that some pass the original context."""
-    factors = st.lists(st.floats(1.0, 4.0), min_size=half, max_size=half)
-    original = {"original_max_position_embeddings": st.integers(6, 16)}
-    factor = {"factor": st.sampled_from([1.5, 2.0, 4.0])}
-    kind = st.just
-    return st.one_of(
-        st.fixed_dictionaries({"rope_type": kind("default")}),
-        st.fixed_dictionaries({"rope_type": kind("linear"), **factor}),
-        st.fixed_dictionaries({"rope_type": kind("dynamic"), **factor}),
-        st.fixed_dictionaries(
-            {
-                "rope_type": kind("llama3"),
-                "low_freq_factor": kind(1.0),
-                "high_freq_factor": st.sampled_from([2.0, 4.0]),
-                **factor,
-                **original,
-            }
-        ),
-        st.fixed_dictionaries(
-            {"rope_type": kind("yarn"), **factor, **original},
-            optional={
-                "beta_fast": kind(16.0),
-                "attention_factor": kind(1.2),
-                "mscale": kind(0.7),
-                "mscale_all_dim": kind(0.9),
-                "truncate": st.booleans(),
-            },
-        ),
-        st.fixed_dictionaries(
-            {"rope_type": kind("longrope"), "short_factor": factors, "long_factor": factors, **original},
-            optional={"factor": kind(3.0), "attention_factor": kind(1.1)},
-        ),
-    )
-
-
-@st.composite
-def configs(draw: st.DrawFn) -> LlamaConfig:
-    kv_heads = draw(st.sampled_from([1, 2]))
-    heads = kv_heads * draw(st.sampled_from([1, 2, 3]))
-    width = heads * draw(st.sampled_from([4, 8]))
-    head_dim = draw(st.sampled_from([None, 4, 8, 12]))
-    rope = draw(ropes((head_dim or width // heads) // 2))
-    return LlamaConfig(
-        vocab_size=draw(st.integers(11, 40)),
-        hidden_size=width,
-        num_attention_heads=heads,
-        num_key_value_heads=draw(st.sampled_from([kv_heads, heads, None])),
-        head_dim=head_dim,
-        num_hidden_layers=draw(st.integers(1, 3)),
-        intermediate_size=draw(st.sampled_from([12, 40])),
-        max_position_embeddings=draw(st.sampled_from([8, 24])),
-        hidden_act=draw(st.sampled_from(["silu", "gelu_pytorch_tanh", "relu"])),
-        rms_norm_eps=draw(st.sampled_from([1e-6, 1e-3])),
-        attention_bias=draw(st.booleans()),
-        mlp_bias=draw(st.booleans()),
-        tie_word_embeddings=draw(st.booleans()),
-        rope_parameters={"rope_theta": draw(st.sampled_from([100.0, 10_000.0, 500_000.0])), **rope},
-        num_labels=draw(st.integers(1, 4)),
-        pad_token_id=support.PAD,
-    )
-
-
-@settings(max_examples=30)
-@given(configs(), st.sampled_from(sorted(CLASSES)))
-def test_llama_gives_the_same_and_goes_both_ways(config: LlamaConfig, kind: str) -> None:
-    theirs = support.tiny(CLASSES[kind], config)
-    with support.folder() as path:
-        ours = support.loaded(theirs, path)
-        # With these two, angles depend on the text's length. transformers takes that of the longest text in the batch,
-        # and keeps keys as they were turned when the text was shorter; here a text reads the same in any company.
-        alone = config.rope_parameters["rope_type"] in ("dynamic", "longrope")
-        support.same_forward(ours.model, theirs, config.vocab_size, alone=alone)
-        if kind == "lm" and not alone:
-            support.same_cached(ours.model, theirs, config.vocab_size)
-        support.same_both_ways(ours, theirs, path)
-
-
-def small(**more: Any) -> LlamaConfig:
-    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2, "intermediate_size": 20}
-    return LlamaConfig(vocab_size=20, num_hidden_layers=2, max_position_embeddings=64, **sizes, **more)
-
+from tests.parity.grids.llama import small
 
 SCALING = {"factor": 2.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}
 
