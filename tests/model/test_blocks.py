@@ -23,6 +23,7 @@ from clearhead.model.config import (
     QKNorm,
     RMSNorm,
     Rotary,
+    SequenceClassification,
     StackConfig,
     T5Bias,
 )
@@ -72,6 +73,14 @@ def test_output() -> None:
     read, think, n1, n2 = parts(b)
     y = x + n1.after(read(x))
     torch.testing.assert_close(b(x, mask=MASK), y + n2.after(think(y)))
+
+
+def test_input() -> None:
+    b, x = block(norm_place="input"), torch.randn(2, 5, tiny.WIDTH)
+    read, think, n1, n2 = parts(b)
+    y = n1.before(x)
+    z = n2.before(y + read(y))
+    torch.testing.assert_close(b(x, mask=MASK), z + think(z))
 
 
 def test_parallel() -> None:
@@ -140,14 +149,39 @@ def test_norms_are_their_formulas() -> None:
     assert not Norm(RMSNorm(plus_one=True), 8).weight.any(), "1 + w begins at 1"
 
 
+def test_norms_without_weights_and_with_each_heads_own() -> None:
+    x = torch.randn(3, 5, 2, 8)
+    bare, own, rms = (
+        tiny.lively(norm)
+        for norm in (
+            Norm(LayerNorm(weight=False, bias=False), 8),
+            Norm(LayerNorm(), 8, heads=2),
+            Norm(RMSNorm(), 8, heads=2),
+        )
+    )
+    assert bare.weight is bare.bias is None and own.weight is not None and own.bias is not None
+    assert own.weight.shape == own.bias.shape == (2, 8)
+    torch.testing.assert_close(bare(x), F.layer_norm(x, (8,)))
+    assert rms.weight is not None
+    for head in (0, 1):
+        one = F.layer_norm(x[:, :, head], (8,), own.weight[head], own.bias[head])
+        torch.testing.assert_close(own(x)[:, :, head], one)
+        torch.testing.assert_close(rms(x)[:, :, head], F.rms_norm(x[:, :, head], (8,), rms.weight[head], 1e-6))
+
+
 def test_rms_norm_in_half_precision_is_transformers() -> None:
-    """Llama casts before it multiplies by w, Gemma after."""
+    """Llama casts before it multiplies by w, Gemma and OLMo 2 after."""
     from transformers.models.gemma.modeling_gemma import GemmaRMSNorm
     from transformers.models.llama.modeling_llama import LlamaRMSNorm
+    from transformers.models.olmo2.modeling_olmo2 import Olmo2RMSNorm
 
     x, w = torch.randn(4, 16).bfloat16(), torch.randn(16).bfloat16()
-    for theirs, plus_one in ((LlamaRMSNorm(16, eps=1e-6), False), (GemmaRMSNorm(16, eps=1e-6), True)):
-        ours = Norm(RMSNorm(plus_one=plus_one), 16).bfloat16()
+    for theirs, choice in (
+        (LlamaRMSNorm(16, eps=1e-6), RMSNorm()),
+        (GemmaRMSNorm(16, eps=1e-6), RMSNorm(plus_one=True)),
+        (Olmo2RMSNorm(16, eps=1e-6), RMSNorm(round_last=True)),
+    ):
+        ours = Norm(choice, 16).bfloat16()
         for norm in (theirs.bfloat16(), ours):
             norm.weight.data.copy_(w)
         assert torch.equal(ours(x), theirs(x))
@@ -164,6 +198,23 @@ def test_feed_forwards_are_their_formulas(activation: str) -> None:
     gated = tiny.lively(FeedForward(replace(plain.config, gated=True, bias=False), tiny.WIDTH))
     torch.testing.assert_close(gated(x), gated.down(ACT2FN[name](gated.gate(x)) * gated.up(x)))  # type: ignore[misc]
     assert gated.up.bias is None
+
+
+def test_q_k_and_v_are_clipped_before_they_are_normed() -> None:
+    config = replace(tiny.GROUPED, clip=0.1, qk_norm=QKNorm(norm=RMSNorm()))
+    attention = block(attention=config).attention
+    x = torch.randn(1, 4, tiny.WIDTH)
+    taken = []
+    attention.kernel = lambda q, k, v, scoring, dropout=0.0: taken.extend((q, k, v)) or q  # type: ignore[func-returns-value]
+    attention(x, mask=MASK)
+    for heads, projection, norm in zip(
+        taken,
+        (attention.q_proj, attention.k_proj, attention.v_proj),
+        (attention.q_norm, attention.k_norm, lambda y: y),
+        strict=True,
+    ):
+        assert projection(x).abs().max() > 0.1
+        torch.testing.assert_close(heads.transpose(1, 2), norm(projection(x).clamp(-0.1, 0.1).unflatten(-1, (-1, 8))))
 
 
 @pytest.mark.parametrize("over", ["head", "width"])
@@ -185,6 +236,23 @@ def test_q_and_k_are_normed_before_they_meet(over: str) -> None:
         torch.testing.assert_close(x_.transpose(1, 2).flatten(2), expected)
 
 
+def test_each_head_may_be_normed_by_weights_of_its_own() -> None:
+    config = replace(tiny.GROUPED, qk_norm=QKNorm(norm=LayerNorm(bias=False), shared=False))
+    attention = block(attention=config).attention
+    x = torch.randn(1, 4, tiny.WIDTH)
+    taken = []
+    attention.kernel = lambda q, k, v, scoring, dropout=0.0: taken.extend((q, k)) or q  # type: ignore[func-returns-value]
+    attention(x, mask=MASK)
+    for heads, projection, norm in (
+        (taken[0], attention.q_proj, attention.q_norm),
+        (taken[1], attention.k_proj, attention.k_norm),
+    ):
+        assert norm.weight.shape == (heads.shape[1], 8)  # type: ignore[union-attr]
+        for head in range(heads.shape[1]):
+            raw = projection(x)[..., 8 * head : 8 * head + 8]
+            torch.testing.assert_close(heads[:, head], F.layer_norm(raw, (8,), norm.weight[head]))  # type: ignore[index, union-attr]
+
+
 def test_heads_may_be_wider_than_their_share_and_the_scale_is_free() -> None:
     config = AttentionConfig(n_heads=4, n_kv_heads=1, d_head=24, scale=1.0)
     attention = block(attention=config).attention
@@ -204,6 +272,33 @@ def test_shared_layers_are_one_block_run_again() -> None:
     twice.load_state_dict(weights)
     ids = tiny.ids(2, 7)
     assert torch.equal(shared(ids).logits, twice(ids).logits)
+
+
+def test_layers_share_a_block_within_their_group() -> None:
+    grouped = tiny.decoder(n_layers=4, share_layers=True, layer_groups=2)
+    assert len(grouped.decoder.blocks) == 2
+    assert [grouped.decoder.config.block_of(layer) for layer in range(4)] == [0, 0, 1, 1]
+    apart = tiny.decoder(n_layers=4)
+    weights = grouped.state_dict()
+    for layer in (3, 2, 1, 0):
+        own = f"blocks.{layer}."
+        shared = {name: w for name, w in grouped.state_dict().items() if f"blocks.{layer // 2}." in name}
+        weights |= {name.replace(f"blocks.{layer // 2}.", own): w for name, w in shared.items()}
+    apart.load_state_dict(weights)
+    ids = tiny.ids(2, 7)
+    assert torch.equal(grouped(ids).logits, apart(ids).logits)
+
+
+def test_an_embedding_is_projected_where_it_is_narrower_or_asked_to_be() -> None:
+    for choice, projects in (
+        (EmbeddingConfig(width=tiny.WIDTH), False),
+        (EmbeddingConfig(width=6), True),
+        (EmbeddingConfig(width=tiny.WIDTH, project=True), True),
+    ):
+        config = replace(tiny.decoder().config, embedding=choice, head=None)
+        model = build(config)
+        assert (model.decoder.embedding.project is not None) == projects  # type: ignore[union-attr]
+        assert model(tiny.ids(1, 5)).hidden.shape == (1, 5, tiny.WIDTH)  # type: ignore[call-arg]
 
 
 def test_each_layer_may_be_of_its_own_kind() -> None:
@@ -257,6 +352,32 @@ def test_the_embedding_is_its_formula() -> None:
     expected = e.project(F.layer_norm(summed, (12,), e.norm.weight, e.norm.bias))  # type: ignore[union-attr, misc]
     torch.testing.assert_close(e(ids, torch.arange(5).expand(2, 5), types), expected)
     assert e.tokens.weight.shape == (tiny.VOCABULARY, 12) and model(ids).hidden.shape == (2, 5, tiny.WIDTH)
+
+
+@pytest.mark.parametrize("width", [12, 48, 32])
+def test_a_table_projected_around_the_stack_is_its_formula(width: int) -> None:
+    """OPT 350m: tokens are projected before their positions are added, and the last vectors back, for the head."""
+    choice = EmbeddingConfig(width=width, projected="around")
+    model = tiny.decoder(whole={"embedding": choice, "head": LanguageModel()})
+    stack, ids = model.decoder, tiny.ids(2, 5)
+    e, states = stack.embedding, model(ids, keep_hidden=True).hidden_states
+    assert (e.project is None) == (stack.project is None) == (width == tiny.WIDTH)
+    assert e.project is None or e.project.bias is None
+    tokens = e.tokens(ids) if e.project is None else e.tokens(ids) @ e.project.weight.T
+    torch.testing.assert_close(states[0], tokens + e.positions.weight[:5])  # type: ignore[union-attr]
+    last = stack.norm(stack.blocks[1](states[1], mask=MASK))  # type: ignore[misc]
+    last = last if stack.project is None else last @ stack.project.weight.T
+    torch.testing.assert_close(states[2], last)
+    assert last.shape == (2, 5, width)
+    torch.testing.assert_close(model(ids).logits, last @ e.tokens.weight.T)
+
+
+def test_heads_read_the_width_that_the_last_vectors_have() -> None:
+    choice = EmbeddingConfig(width=12, projected="around")
+    for head in (LanguageModel(tied=False), SequenceClassification(labels=("a", "b"), hidden="tanh")):
+        model = tiny.decoder(whole={"embedding": choice, "head": head, "pooler": "tanh"})
+        out = model(tiny.ids(2, 5))
+        assert out.hidden.shape[-1] == out.pooled.shape[-1] == 12 and out.logits.isfinite().all()
 
 
 def test_the_scale_is_rounded_as_gemma_does() -> None:

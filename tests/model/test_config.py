@@ -53,6 +53,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: c.LayerNorm(eps=0.0), "LayerNorm.eps=0.0"),
     (lambda: c.RMSNorm(eps=-1e-6), "RMSNorm.eps=-1e-06"),
     (lambda: c.QKNorm(norm=c.RMSNorm(), over="all"), "QKNorm.over='all' is not a choice"),  # type: ignore[arg-type]
+    (lambda: c.QKNorm(norm=c.RMSNorm(), over="width", shared=False), "one norm for all heads; choose over='head'"),
     (lambda: c.Sinusoidal(layout="x"), "Sinusoidal.layout='x'"),  # type: ignore[arg-type]
     (lambda: c.Sinusoidal(offset=-1), "Sinusoidal.offset=-1"),
     (lambda: c.Learned(offset=-1), "Learned.offset=-1"),
@@ -80,6 +81,8 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: stack(attention=(tiny.ATTENTION,)), "StackConfig.attention describes 1 layers and n_layers=2"),
     (lambda: stack(feedforward=(tiny.FEEDFORWARD,) * 3), "StackConfig.feedforward describes 3 layers and n_layers=2"),
     (lambda: stack(attention=(tiny.ATTENTION,) * 2, share_layers=True), "share_layers has one block for all layers"),
+    (lambda: stack(layer_groups=2), "layer_groups are layers that share a block; choose share_layers=True"),
+    (lambda: stack(share_layers=True, layer_groups=3), "does not divide into layer_groups=3 equal groups"),
     (lambda: stack(residual=c.Parallel(), norm_place="after"), "a parallel residual normalises before, not 'after'"),
     (lambda: stack(residual=c.Parallel(), cross_attention=tiny.ATTENTION), "choose Sequential()"),
     (
@@ -93,6 +96,7 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (lambda: c.EmbeddingConfig(token_types=-1), "EmbeddingConfig.token_types=-1"),
     (lambda: c.EmbeddingConfig(width=0), "EmbeddingConfig.width=0"),
     (lambda: c.EmbeddingConfig(scale=0.0), "EmbeddingConfig.scale=0.0"),
+    (lambda: c.EmbeddingConfig(projected="out"), "EmbeddingConfig.projected='out'"),  # type: ignore[arg-type]
     (lambda: c.NormalInit(std=0.0), "NormalInit.std=0.0"),
     (lambda: c.T5Init(factor=0.0), "T5Init.factor=0.0"),
     (lambda: c.SpecialTokens(eos=2), "SpecialTokens.eos=2 is no tuple of ids; write (2,) for one"),  # type: ignore[arg-type]
@@ -118,6 +122,14 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         "sinusoidal positions need an even width",
     ),
     (lambda: model(encoder=tiny.stack()), "needs StackConfig.cross_attention to read it"),
+    (
+        lambda: model(
+            encoder=tiny.stack(),
+            decoder=stack(cross_attention=tiny.ATTENTION),
+            embedding=c.EmbeddingConfig(width=8, projected="around"),
+        ),
+        "an encoder is read at d_model; EmbeddingConfig.projected='around' is for one stack",
+    ),
     (lambda: model(decoder=stack(cross_attention=tiny.ATTENTION)), "reads an encoder, and ModelConfig.encoder is None"),
     (
         lambda: model(decoder=None, encoder=stack(cross_attention=tiny.ATTENTION)),
@@ -126,6 +138,15 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
     (
         lambda: model(head=c.SequenceClassification(labels=("a",), pooling="pooler")),
         "the head reads the pooler, and ModelConfig.pooler is None",
+    ),
+    (
+        lambda: model(head=c.SequenceClassification(labels=("a",), pooling="eos")),
+        "the head reads the end token, and SpecialTokens.eos names none",
+    ),
+    (lambda: model(decoder_vocab_size=7), "decoder_vocab_size=7 is not vocab_size=10, and encoder and decoder have one"),
+    (
+        lambda: model(decoder=tiny.stack(c.Sinusoidal(endpoint=True), attention=c.AttentionConfig(n_heads=1)), d_model=2),
+        "sinusoidal positions with an endpoint need two waves or more",
     ),
     (lambda: model(pooler="x"), "ModelConfig.pooler='x'"),
     (
@@ -182,4 +203,5 @@ def test_what_is_derived() -> None:
 
 @pytest.mark.parametrize("name", tiny.POSITIONS)
 def test_which_positions_end_at_the_context(name: str) -> None:
-    assert tiny.stack(tiny.POSITIONS[name]).bounded == (name not in ("T5", "ALiBi", "none", "dynamic"))
+    endless = ("T5", "ALiBi", "ALiBi, rounded", "none", "dynamic")
+    assert tiny.stack(tiny.POSITIONS[name]).bounded == (name not in endless)

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearhead.errors import InputError
 from clearhead.model.config import (
     EmbeddingConfig,
     Head,
@@ -16,6 +17,7 @@ from clearhead.model.config import (
     MaskedLanguageModel,
     SentenceEmbedding,
     SequenceClassification,
+    SpecialTokens,
     TokenClassification,
 )
 from clearhead.model.heads import pool
@@ -78,6 +80,53 @@ def test_text_classification() -> None:
     out = pooled(tiny.ids(2, 5))
     torch.testing.assert_close(out.pooled, torch.tanh(pooled.pooler.dense(out.hidden[:, 0])))  # type: ignore[misc]
     torch.testing.assert_close(out.logits, pooled.head.classify(out.pooled))  # type: ignore[union-attr]
+
+
+def test_text_classification_by_the_last_end_token() -> None:
+    by_eos = SequenceClassification(labels=("a", "b"), pooling="eos", hidden="tanh")
+    ends = {"tokens": SpecialTokens(eos=(7, 8), decoder_start=5)}
+    model = tiny.encoder(whole={**whole(by_eos), **ends})
+    out = model(torch.tensor([[1, 7, 2, 8, 3], [7, 1, 2, 3, 4]]))
+    x = torch.stack((out.hidden[0, 3], out.hidden[1, 0]))
+    torch.testing.assert_close(out.logits, model.head.classify(torch.tanh(model.head.dense(x))))  # type: ignore[union-attr, misc]
+    with pytest.raises(InputError, match=r"text 1 has no end token \(id 7\)"):
+        model(torch.tensor([[1, 7], [2, 3]]))
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("left", [True, False], ids=["padded left", "padded right"])
+def test_a_translator_that_labels_reads_the_source_again(wrapped: bool, left: bool) -> None:
+    head = SequenceClassification(labels=("a", "b"), pooling="eos", wrapped=wrapped)
+    model = tiny.translator(whole={**whole(head), "tokens": SpecialTokens(eos=(7,), decoder_start=5)})
+    texts = [torch.tensor([1, 2, 7, 9]), torch.tensor([3, 7])]
+    source, real = tiny.padded(texts, left=left)
+    out = model(source, attention_mask=real)
+    for row, text in enumerate(texts):
+        begin = text[-1:] if wrapped else torch.tensor([5])
+        alone = model(text[None], torch.cat((begin, text[:-1]))[None])
+        torch.testing.assert_close(out.logits[row], alone.logits[0])
+        at = int((text == 7).nonzero()[-1])
+        torch.testing.assert_close(alone.logits[0], model.head.classify(alone.hidden[0, at]))  # type: ignore[union-attr]
+
+
+def test_a_translator_without_a_target_says_what_it_lacks() -> None:
+    with pytest.raises(InputError, match="give decoder_input_ids"):
+        tiny.translator()(tiny.ids(1, 3))
+    head = SequenceClassification(labels=("a",), pooling="eos")
+    model = tiny.translator(whole={**whole(head), "tokens": SpecialTokens(eos=(7,))})
+    with pytest.raises(InputError, match=r"set SpecialTokens\.decoder_start"):
+        model(torch.tensor([[1, 7]]))
+    with pytest.raises(InputError, match="decoder_input_ids has shape"):
+        model(torch.tensor([[1, 7]]), torch.tensor([[1, 7, 2]]))
+    with pytest.raises(InputError, match="give input_ids"):
+        model(None, torch.tensor([[1, 7]]), memory=model.encode(torch.tensor([[1, 7]])))
+
+
+def test_a_decoder_may_know_another_vocabulary() -> None:
+    model = tiny.translator(whole={"shared_embedding": False, "decoder_vocab_size": 9})
+    assert model(tiny.ids(2, 5), torch.tensor([[2, 8], [2, 0]])).logits.shape == (2, 2, 9)
+    with pytest.raises(InputError, match="id 9 is outside the vocabulary of 9"):
+        model(tiny.ids(2, 5), torch.tensor([[2, 9], [2, 0]]))
 
 
 def test_token_classification() -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from clearhead.errors import ContextError
 from clearhead.model.config import (
+    ALiBi,
     DynamicScaling,
     Learned,
     LinearScaling,
@@ -23,7 +24,7 @@ from clearhead.model.config import (
     Sinusoidal,
     YarnScaling,
 )
-from clearhead.model.masks import SlopeBias, distance_buckets
+from clearhead.model.masks import Mask, RoundedSlopeBias, SlopeBias, distance_buckets
 from clearhead.model.positions import LearnedPositions, Rotation, alibi_slopes, rotary_frequencies, sinusoids
 from tests.model import tiny
 
@@ -210,6 +211,34 @@ def test_alibi_slopes_of_eight_heads_are_the_papers() -> None:
     assert alibi_slopes(8).tolist() == [2.0**-k for k in range(1, 9)]
 
 
+@pytest.mark.parametrize("heads", [1, 3, 8, 16, 71, 128])
+def test_alibi_in_bfloat16_is_falcons(heads: int) -> None:
+    from transformers.models.falcon.modeling_falcon import build_alibi_tensor
+
+    real = torch.ones(2, 600, dtype=torch.long)
+    real[1, :100] = 0
+    theirs = build_alibi_tensor(real, heads, torch.float32).view(2, heads, 600) * 0.5
+    bias = RoundedSlopeBias(alibi_slopes(heads), real.cumsum(1) - 1, 0.5)
+    ours = bias.add(torch.tensor([599]), torch.arange(600))[:, :, 0]
+    for row, begin in ((0, 0), (1, 100)):  # a softmax does not see the shift
+        torch.testing.assert_close(ours[row, :, begin:], (theirs[row] - theirs[row, :, -1:])[:, begin:], rtol=0, atol=0)
+    assert torch.equal(bias.of(1, heads - 1).add(torch.tensor([599]), torch.arange(600))[0, 0, 0], ours[1, -1])
+    kept = bias.kept()
+    bias.places.zero_()
+    assert torch.equal(kept.add(torch.tensor([599]), torch.arange(600))[:, :, 0], ours)
+
+
+def test_alibi_divided_with_the_scores() -> None:
+    masks: list[Mask] = []
+    for choice in (ALiBi(), ALiBi(scaled=True)):
+        model = tiny.decoder(choice, n_layers=1)
+        model.decoder.block(0).attention.kernel = lambda q, k, v, scoring, dropout=0.0: masks.append(scoring.mask) or q  # type: ignore[func-returns-value]
+        model(tiny.ids(1, 5))
+    plain, scaled = (mask.bias(torch.arange(5), torch.arange(5)) for mask in masks)
+    assert plain is not None
+    torch.testing.assert_close(scaled, plain * 8**-0.5)
+
+
 # ── added to the embedding ───────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -228,6 +257,16 @@ def test_sinusoids_in_halves_are_marians() -> None:
     theirs = MarianSinusoidalPositionalEmbedding(40, 16).create_weight()
     ours = sinusoids(torch.arange(40)[None], 16, Sinusoidal(layout="halves"))[0]
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
+
+
+def test_sinusoids_with_an_endpoint_are_m2m_100s_to_the_bit() -> None:
+    from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding
+
+    theirs = M2M100SinusoidalPositionalEmbedding.get_embedding(1026, 16, None)
+    ours = sinusoids(torch.arange(1024)[None], 16, Sinusoidal(layout="halves", offset=2, endpoint=True))[0]
+    assert torch.equal(ours, theirs[2:])
+    slowest = ours[1, 15]
+    assert float(slowest) == pytest.approx(math.cos(3 / 10_000), abs=1e-7), "a radian in 10,000 positions"
 
 
 def test_sinusoids_start_at_their_offset() -> None:

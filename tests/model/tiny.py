@@ -51,6 +51,7 @@ POSITIONS: dict[str, Position] = {
     "longrope": LONGROPE,
     "T5": T5Bias(buckets=8, max_distance=20),
     "ALiBi": ALiBi(),
+    "ALiBi, rounded": ALiBi(scaled=True, rounded=True),
     "none": NoPosition(),
 }
 

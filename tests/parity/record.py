@@ -31,7 +31,7 @@ def record(grid: Grid) -> Path:
     """Draw the family's small model, ask transformers, and keep both."""
     torch.manual_seed(0)
     kind, config = next(iter(grid.classes)), grid.small()
-    theirs = support.tiny(grid.classes[kind], config)
+    theirs = support.tiny(grid.classes[kind], config, **grid.options.get(kind, {}))
     ids, real = support.texts(config.vocab_size, pad="right")
     asked: dict[str, Any] = {"attention_mask": real}
     if config.is_encoder_decoder:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,14 +15,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from clearhead.checkpoint import Pretrained, export, load
-from clearhead.model import Cache
+from clearhead.model import Cache, EncoderDecoder
 from clearhead.model.cache import count_positions
+from clearhead.model.config import SequenceClassification
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
 TOLERANCE = 1e-5
 PAD = 0
+EAGER = {"attn_implementation": "eager"}
 
 
 @contextmanager
@@ -33,14 +35,20 @@ def folder() -> Iterator[Path]:
 
 
 def tiny(cls: Any, config: Any, **options: Any) -> Any:
-    """A model of transformers whose every parameter is random: as built, biases are zeros and norms ones."""
-    model = cls._from_config(config, attn_implementation="eager", **options).eval()
+    """A model of transformers whose every parameter is random: as built, biases are zeros and norms ones.
+
+    The fixed tables of sinusoids stay as they are; the bias of BART's logits is no parameter there, and is drawn too.
+    """
+    model = cls._from_config(config, **EAGER | options).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:
                 parameter.add_(torch.randn_like(parameter), alpha=0.1)
-            else:
+            elif parameter.requires_grad:
                 parameter.normal_(0, 0.1)
+        for name, buffer in model.named_buffers():
+            if name == "final_logits_bias":
+                buffer.normal_(0, 0.1)
     return model
 
 
@@ -113,43 +121,56 @@ def _tensors(output: Any) -> list[str]:
 
 @torch.no_grad()
 def same_pair(ours: Any, theirs: Any, vocab_size: int, *, pads: tuple[str, ...], alone: bool = False) -> None:
-    """An encoder-decoder: logits and every hidden state of both stacks, the source padded on either side."""
+    """An encoder-decoder: logits and every hidden state of both stacks, source and target padded on either side.
+
+    A classifier's decoder reads the source again. transformers begins it at the first column, be it padding or not, and
+    wants as many end tokens in every text, so that each is given to it alone.
+    """
+    again = isinstance(ours.config.head, SequenceClassification)
+    options = {"output_hidden_states": True, "use_cache": False}
     for pad in pads:
         source, real = texts(vocab_size, pad=pad)
-        target = torch.randint(1, vocab_size, (3, 5))
-        at = real.bool()
-        got = ours(source, target, attention_mask=real, keep_hidden=True)
-        options = {"output_hidden_states": True, "use_cache": False}
-        if alone:
+        target, goal = texts(ours.config.target_vocab_size, pad=pad, length=6)
+        if again:
+            target, goal = source, real = ended(source, real, theirs.config.eos_token_id), real
+        at, to = real.bool(), goal.bool()
+        more = {} if again else {"decoder_input_ids": target, "decoder_attention_mask": goal}
+        got = ours(source, attention_mask=real, keep_hidden=True, **more)
+        if alone or again:
             single = [
-                theirs(text[here][None], decoder_input_ids=goal[None], **options)
-                for text, here, goal in zip(source, at, target, strict=True)
+                theirs(text[here][None], **({} if again else {"decoder_input_ids": line[there][None]}), **options)
+                for text, here, line, there in zip(source, at, target, to, strict=True)
             ]
-            encoder = _joined([one.encoder_hidden_states for one in single])
-            decoder = tuple(
-                torch.cat(layer) for layer in zip(*(one.decoder_hidden_states for one in single), strict=True)
-            )
-            logits = torch.cat([one["logits"] for one in single]) if "logits" in single[0] else None
+            want = {name: _joined([one[name] for one in single]) for name in _tensors(single[0])}
         else:
-            batch = theirs(source, attention_mask=real, decoder_input_ids=target, **options)
-            encoder, decoder = _joined([batch.encoder_hidden_states], at), batch.decoder_hidden_states
-            logits = batch["logits"] if "logits" in batch else None
-        assert len(got.hidden_states) == len(encoder) + len(decoder)
-        for layer, (one, other) in enumerate(zip(got.hidden_states, (*encoder, *decoder), strict=True)):
-            close(one[at] if layer < len(encoder) else one, other, f"hidden state {layer}, padding {pad}")
-        if logits is not None:
-            close(got.logits, logits, f"logits, padding {pad}")
+            batch = theirs(source, attention_mask=real, **more, **options)
+            want = {name: _joined([batch[name]], at if "encoder" in name else to) for name in _tensors(batch)}
+        states = (*want["encoder_hidden_states"], *want["decoder_hidden_states"])
+        assert len(got.hidden_states) == len(states)
+        for layer, (one, other) in enumerate(zip(got.hidden_states, states, strict=True)):
+            here = at if layer < len(want["encoder_hidden_states"]) else to
+            close(one[here], other, f"hidden state {layer}, padding {pad}")
+        if "logits" in want:
+            close(got.logits[to] if got.logits.ndim == 3 else got.logits, want["logits"], f"logits, padding {pad}")
+
+
+def ended(ids: Tensor, real: Tensor, eos: int) -> Tensor:
+    """The texts with an end token in the last place of each, and nowhere else."""
+    places = torch.arange(ids.shape[1])
+    last = places == (places * real).amax(dim=1, keepdim=True)
+    return ids.masked_fill((ids == eos) & real.bool(), 1 if eos != 1 else 2).masked_fill(last, eos)
 
 
 @torch.no_grad()
-def same_packed(ours: Any, theirs: Any, vocab_size: int) -> None:
+def same_packed(ours: Any, theirs: Any, vocab_size: int, *, inputs: Inputs | None = None) -> None:
     """Two texts packed into one row, against transformers on each by itself."""
     ids = torch.randint(1, vocab_size, (1, 9))
     documents = torch.tensor([[0] * 4 + [1] * 5])
     got = ours(ids, documents=documents).hidden
     for document in (0, 1):
         here = documents == document
-        want = theirs(ids[here][None], output_hidden_states=True)
+        more = inputs(theirs.config, here[here].long()[None]) if inputs is not None else {}
+        want = theirs(ids[here][None], output_hidden_states=True, **more)
         close(got[here], want.hidden_states[-1][0], f"packed text {document}")
 
 
@@ -157,7 +178,7 @@ def same_packed(ours: Any, theirs: Any, vocab_size: int) -> None:
 def same_cached_pair(ours: Any, theirs: Any, vocab_size: int) -> None:
     """Token by token through both caches of an encoder-decoder, the source padded on the right."""
     source, real = texts(vocab_size, pad="right")
-    target = torch.randint(1, vocab_size, (3, 6))
+    target, _ = texts(ours.config.target_vocab_size, pad="none", length=6)
     memory = ours.encode(source, attention_mask=real)
     encoded = theirs.get_encoder()(source, attention_mask=real)
     cache: Cache = ours.new_cache()
@@ -210,7 +231,8 @@ def loaded(theirs: Any, path: Path, **options: Any) -> Pretrained:
 def same_both_ways(first: Pretrained, theirs: Any, path: Path, *, spare: tuple[str, ...] = (), **options: Any) -> None:
     """Exported and loaded again, bit for bit; transformers reads the export whole, and gives the same logits.
 
-    spare: tensors of the original that nothing reads, and that are written back as copies. options: for transformers.
+    spare: tensors that are written as copies of others, whether the original has them (nothing reads them) or not.
+    options: for transformers.
     """
     export(first, path / "out")
     again = load(path / "out")
@@ -220,21 +242,36 @@ def same_both_ways(first: Pretrained, theirs: Any, path: Path, *, spare: tuple[s
     ):
         assert name == other_name and torch.equal(one, other), name
     before, after = load_file(path / "model.safetensors"), load_file(path / "out" / "model.safetensors")
-    assert before.keys() == after.keys()
+    assert before.keys() | set(spare) == after.keys() | set(spare)
     for name in before.keys() - set(spare):
         assert torch.equal(before[name], after[name]), name
 
-    back, info = type(theirs).from_pretrained(
-        path / "out", output_loading_info=True, attn_implementation="eager", **options
-    )
+    back, info = type(theirs).from_pretrained(path / "out", output_loading_info=True, **EAGER | options)
     assert not any(info.values()), info
     ids, real = texts(theirs.config.vocab_size, pad="right")
-    more = {"decoder_input_ids": ids[:, :5]} if theirs.config.is_encoder_decoder else {}
+    more = {}
+    if isinstance(first.model, EncoderDecoder):
+        if isinstance(first.config.head, SequenceClassification):
+            ids = ended(ids, real, theirs.config.eos_token_id)
+        else:
+            more = {"decoder_input_ids": texts(first.config.target_vocab_size, pad="none", length=5)[0]}
     want, got = theirs(ids, attention_mask=real, **more), back.eval()(ids, attention_mask=real, **more)
     close(got[0], want[0], "transformers' own, of the export")
-    was, now = theirs.config.to_dict(), back.config.to_dict()
+    was, now = _said(theirs.config.to_dict()), _said(back.config.to_dict())
     if "rope_parameters" in was:  # ours says more where a factor could be left to be derived, and no defaults of YaRN
-        rope = {key: value for key, value in was.pop("rope_parameters").items() if (key, value) != ("truncate", True)}
-        assert rope.items() <= now.pop("rope_parameters").items()
+        assert _rope(was.pop("rope_parameters")).items() <= _rope(now.pop("rope_parameters")).items()
     changed = {key: (value, now.get(key)) for key, value in was.items() if now.get(key) != value}
-    assert set(changed) <= {"_name_or_path", "dtype", "classifier_dropout"}, changed
+    assert set(changed) <= {"classifier_dropout"}, changed
+
+
+def _said(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a config says of the model, rather than of where it lay, and in what dtype."""
+    says = {key: value for key, value in config.items() if key not in ("_name_or_path", "dtype")}
+    return {key: _said(value) if isinstance(value, dict) else value for key, value in says.items()}
+
+
+def _rope(says: dict[str, Any]) -> dict[Any, Any]:
+    """Rotary parameters, of each kind of layer where kinds have their own, without what YaRN does by default."""
+    kinds = says if all(isinstance(one, dict) for one in says.values()) else {"": says}
+    pairs = {(kind, key): value for kind, one in kinds.items() for key, value in one.items()}
+    return {pair: value for pair, value in pairs.items() if (pair[1], value) != ("truncate", True)}

@@ -37,12 +37,17 @@ class Evidence(Protocol):
 
 @dataclass(frozen=True)
 class Foreign:
-    """A foreign config: its keys, read as what they must be; `notes` collects what the reader should know."""
+    """A foreign config: its keys, read as what they must be; `notes` collects what the reader should know.
+
+    ours: the config that was just written so, when what was written is read for comparison: there are no weights yet
+    that `evidence` could ask.
+    """
 
     keys: Mapping[str, Any]
     evidence: Evidence
     where: str = "config.json"
     notes: list[str] = field(default_factory=list)
+    ours: ModelConfig | None = None
 
     def get(self, key: str, default: Any = None) -> Any:
         """The value as it stands."""
@@ -122,6 +127,10 @@ class ConfigRow:
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """The foreign keys that say what this config says."""
         raise NotImplementedError
+
+    def respelled(self, written: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
+        """What was written of these keys, in the spelling of the original file."""
+        return {key: original[key] for key in self.keys if key in original}
 
 
 @dataclass(frozen=True)
@@ -267,3 +276,50 @@ class Ignored(ConfigRow):
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """Nothing."""
         return {}
+
+
+@dataclass(frozen=True)
+class Nested(ConfigRow):
+    """An object within the config, whose keys have rows of their own; one that none claims is refused by name."""
+
+    key: str
+    rows: tuple[ConfigRow, ...]
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The one key."""
+        return (self.key,)
+
+    def read(self, foreign: Foreign) -> Places:
+        """What the inner rows read; a missing object is an empty one."""
+        says = foreign.get(self.key)
+        if says is not None and not isinstance(says, dict):
+            raise foreign.bad(self.key, "an object")
+        inner = Foreign(says or {}, foreign.evidence, f"{foreign.where}: {self.key}", foreign.notes)
+        for key in inner.keys:
+            if not any(row.claims(key) for row in self.rows):
+                raise UnknownKeyError(f"{inner.where} has the key {key}={shown(inner.get(key))}, which is not known.")
+        places: Places = {}
+        for row in self.rows:
+            places |= row.read(inner)
+        return places
+
+    def write(self, config: ModelConfig) -> dict[str, Any]:
+        """The object, with what the inner rows write."""
+        written: dict[str, Any] = {}
+        for row in self.rows:
+            written |= row.write(config)
+        return {self.key: written}
+
+    def respelled(self, written: Mapping[str, Any], original: Mapping[str, Any]) -> dict[str, Any]:
+        """The object, with each inner row's own keys as the original had them, and the ignored ones."""
+        says = original.get(self.key)
+        if not isinstance(says, dict):
+            return {}
+        inner = dict(written.get(self.key, {}))
+        for row in self.rows:
+            if row.verbatim:
+                inner |= row.respelled(inner, says)
+            if isinstance(row, Ignored) and row.keep:
+                inner |= {key: value for key, value in says.items() if row.claims(key)}
+        return {self.key: inner}

@@ -131,6 +131,9 @@ class Arrays:
         """The array as a tensor of the same memory."""
         return torch.from_numpy(self._arrays[name])
 
+    def release(self, name: str) -> None:
+        """Nothing: the archive was read whole."""
+
 
 def _alice(revision: str | None) -> Source:
     """glassllm's English model, as a Llama: its rotary pairs are laid apart, so that it can be exported as one."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from clearhead.checkpoint.common import CODE_BEARING, COMMON
 from clearhead.checkpoint.config_rules import ConfigRow, Evidence, Foreign, Ignored, shown
-from clearhead.checkpoint.places import Places, collapse, differences, fill, spelled_out
+from clearhead.checkpoint.heads_rule import Heads
+from clearhead.checkpoint.places import NOWHERE, Places, collapse, differences, fill, get, spelled_out
 from clearhead.checkpoint.report import Account
 from clearhead.checkpoint.rules import Row
 from clearhead.errors import CheckpointError, ClearheadError, ConfigError, UnknownKeyError
-from clearhead.model.config import ModelConfig, SentenceEmbedding
+from clearhead.model.config import Head, ModelConfig, SentenceEmbedding
 
 CODE = "it names code, and a checkpoint's code is never run"
 TRAINING_ONLY = ("init", "dropout")
@@ -24,8 +25,10 @@ class Family:
     """One `model_type`: all that differs between its files and our model, as data.
 
     template: the choices that all of its models share; the rows of `config` fill in the rest. weights: the rows of the
-    base model, whose names a model with a head puts `prefix` before. heads: the rows of the heads, never prefixed.
-    old_names: endings of tensor names that older files have, and today's.
+    base model, whose names a model with a head puts `prefix` before, unless the head is one of the kinds in `bare`.
+    heads: the rows of the heads, never prefixed.
+    old_names: endings of tensor names that older files have, and today's. instead: a key, and the tables that hold in
+    place of these where it is true: the same tensors make another kind of model.
     """
 
     model_type: str
@@ -34,7 +37,24 @@ class Family:
     weights: tuple[Row, ...]
     heads: tuple[Row, ...] = ()
     prefix: str = ""
+    bare: tuple[type[Head], ...] = (SentenceEmbedding,)
     old_names: Mapping[str, str] = field(default_factory=dict)
+    instead: tuple[str, Family] | None = None
+
+    @property
+    def base(self) -> str | None:
+        """The class of its base model, as `architectures` names it."""
+        return next((row.base for row in self.config if isinstance(row, Heads)), None)
+
+    @property
+    def architectures(self) -> tuple[str, ...]:
+        """Encoder, decoder or both: what its models may be."""
+        others = () if self.instead is None else (self.instead[1].template.architecture,)
+        return (self.template.architecture, *others)
+
+    def prefixes(self, head: Head | None) -> bool:
+        """Whether a model with this head puts `prefix` before the names of the base model's tensors."""
+        return head is not None and not isinstance(head, self.bare)
 
     def row_of(self, key: str) -> ConfigRow | None:
         """The row that accounts for a foreign key. A family's own rows come before those that all share."""
@@ -56,7 +76,9 @@ class Family:
         self, keys: Mapping[str, Any], evidence: Evidence, where: str = "config.json"
     ) -> tuple[ModelConfig | None, tuple[Account, ...], list[str], list[ClearheadError]]:
         """Our config (None where something is refused), what became of each key, notes, and the refusals."""
-        foreign = Foreign(keys, evidence, where)
+        if self.instead is not None and keys.get(self.instead[0]) is True:
+            return self.instead[1].read(keys, evidence, where)
+        foreign = Foreign(keys, evidence, where, ours=evidence.config if isinstance(evidence, _Expected) else None)
         refused: dict[str, str] = {}
         errors: list[ClearheadError] = []
         claims = {key: self.row_of(key) for key in keys if not is_code(key)}
@@ -90,6 +112,13 @@ class Family:
 
         Raises CheckpointError where the family's files cannot say it, naming the choice that does not fit.
         """
+        if self.instead is not None and config.architecture == self.instead[1].template.architecture:
+            return self.instead[1].write(config, original)
+        if config.architecture != self.template.architecture:
+            raise CheckpointError(
+                f"family {self.model_type} cannot hold this model: its models are {self.template.architecture}s, and "
+                f"this one is no {self.template.architecture}; export it as another family."
+            )
         config = collapse(config)
         original = {key: value for key, value in (original or {}).items() if not is_code(key)}
         evidence = _Expected(config)
@@ -101,8 +130,9 @@ class Family:
             except CheckpointError as error:
                 raise CheckpointError(f"family {self.model_type} cannot hold this model: {error}") from None
         for row in rows:
-            same = {key: original[key] for key in row.keys if key in original}
-            if same and row.verbatim and _alike(row, written, {**written, **same}, evidence):
+            same = row.respelled(written, original)
+            readers = (one for one in rows if one is row or not same.keys().isdisjoint(one.keys))
+            if same and row.verbatim and all(_alike(one, written, {**written, **same}, evidence) for one in readers):
                 written |= same
         for key, value in original.items():
             claim = self.row_of(key)
@@ -147,10 +177,13 @@ def _account(key: str, value: Any, row: ConfigRow | None, refused: Mapping[str, 
     return Account(key, "read", where_to, value)
 
 
-def _alike(row: ConfigRow, keys: Mapping[str, Any], other: Mapping[str, Any], evidence: Evidence) -> bool:
-    """Whether the row reads the same from both."""
+def _alike(row: ConfigRow, keys: Mapping[str, Any], other: Mapping[str, Any], evidence: _Expected) -> bool:
+    """Whether the row reads the same from both; what it says of places that the config lacks is no matter."""
+    config = evidence.config
     try:
-        return row.read(Foreign(keys, evidence)) == row.read(Foreign(other, evidence))
+        one, two = (row.read(Foreign(says, evidence, ours=config)) for says in (keys, other))
+        lacks = {place for place in one if place.endswith("?") and get(config, place) is NOWHERE}
+        return one.keys() == two.keys() and all(one[place] == two[place] for place in one if place not in lacks)
     except ClearheadError:
         return False
 

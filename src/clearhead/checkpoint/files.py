@@ -1,14 +1,15 @@
 """Files. Nothing in a checkpoint folder is believed before it is checked, and none of it is ever run.
 
 A safetensors file is a length, a JSON header of that length, and the tensors' bytes. We check the header ourselves
-(its length, its JSON, every dtype and offset, no hole, no overlap) before the file is mapped into memory.
+(its length, its JSON, every dtype and offset, no hole, no overlap) before the file is mapped into memory. Then a tensor
+is a view of the file's memory: nothing is read before it is needed, and nothing twice.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from clearhead.checkpoint.mapped import Mapped
 from clearhead.errors import CheckpointError, UnsafeFileError
 
 DTYPES: dict[str, tuple[int, torch.dtype | None]] = {
@@ -51,7 +53,7 @@ def read_json(path: Path, *, most: int = MOST_JSON) -> dict[str, Any]:
 
 def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     """A small file. Raises CheckpointError where it cannot be read, UnsafeFileError past `most` bytes."""
-    _check_regular(path)
+    check_regular(path)
     try:
         with path.open("rb") as file:
             data = file.read(most + 1)
@@ -62,7 +64,7 @@ def read_bytes(path: Path, most: int = MOST_JSON) -> bytes:
     return data
 
 
-def _check_regular(path: Path) -> None:
+def check_regular(path: Path) -> None:
     """A pipe would be waited for without end, and some names no file can have."""
     try:
         regular = path.is_file()
@@ -84,20 +86,24 @@ def parse_json(data: bytes, where: str) -> Any:
     try:
         return json.loads(data.decode("utf-8"), object_pairs_hook=once)
     except (ValueError, RecursionError) as error:
-        raise CheckpointError(f"{where} is no valid JSON: {_first_line(error)}; fetch the file again.") from None
+        raise CheckpointError(f"{where} is no valid JSON: {first_line(error)}; fetch the file again.") from None
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What another library complains of, as a part of one line."""
     return str(error).splitlines()[0][:120] if str(error) else type(error).__name__
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One tensor of a safetensors file, as its header has it."""
+    """One tensor of a safetensors file, as its header has it; begin and end: its bytes in the file of `size` bytes."""
 
     path: Path
     dtype: str
     shape: tuple[int, ...]
+    begin: int
+    end: int
+    size: int
 
 
 def read_header(path: Path) -> dict[str, Entry]:
@@ -105,7 +111,7 @@ def read_header(path: Path) -> dict[str, Entry]:
 
     Raises UnsafeFileError for sizes that lie, CheckpointError for anything else that is not as it should be.
     """
-    _check_regular(path)
+    check_regular(path)
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -127,13 +133,14 @@ def read_header(path: Path) -> dict[str, Entry]:
     spans: list[tuple[int, int, str]] = []
     entries: dict[str, Entry] = {}
     for name, says in header.items():
-        entries[name], begin, end = _entry(path, name, says)
+        dtype, shape, begin, end = _entry(path, name, says)
+        entries[name] = Entry(path, dtype, shape, 8 + length + begin, 8 + length + end, size)
         spans.append((begin, end, name))
     _check_spans(path, sorted(spans), size - 8 - length)
     return entries
 
 
-def _entry(path: Path, name: str, says: Any) -> tuple[Entry, int, int]:
+def _entry(path: Path, name: str, says: Any) -> tuple[str, tuple[int, ...], int, int]:
     if not isinstance(says, dict) or set(says) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{path}: {name!r} is not described by dtype, shape and data_offsets; fetch it again.")
     dtype, shape, offsets = says["dtype"], says["shape"], says["data_offsets"]
@@ -146,7 +153,7 @@ def _entry(path: Path, name: str, says: Any) -> tuple[Entry, int, int]:
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPES[dtype][0]:
         raise UnsafeFileError(f"{path}: {name!r} claims the shape {tuple(shape)} and {end - begin:,} bytes; one lies.")
-    return Entry(path, dtype, tuple(shape)), begin, end
+    return dtype, tuple(shape), begin, end
 
 
 def _counts(values: Any) -> bool:
@@ -177,7 +184,7 @@ class SafetensorsFolder:
     where: str
     entries: Mapping[str, Entry]
     shapes: Mapping[str, tuple[int, ...]] = field(init=False, repr=False)
-    _open: dict[Path, Any] = field(default_factory=dict, init=False, repr=False)
+    _open: dict[Path, Mapped] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.shapes = {name: entry.shape for name, entry in self.entries.items()}
@@ -186,16 +193,15 @@ class SafetensorsFolder:
     def of(cls, folder: Path) -> SafetensorsFolder:
         """The weights of a folder, every header checked. Raises CheckpointError where there are none that are safe."""
         if (folder / SINGLE).is_file():
-            return cls(str(folder / SINGLE), read_header(folder / SINGLE))
+            return cls.of_file(folder / SINGLE)
         if (folder / INDEX).is_file():
             return cls(str(folder), _read_shards(folder))
-        pickles = sorted(path.name for path in folder.glob("*.bin")) + sorted(path.name for path in folder.glob("*.pt"))
-        if pickles:
-            raise UnsafeFileError(
-                f"{folder} has its weights as a pickle ({pickles[0]}), which can run code, and no {SINGLE}; "
-                "save it again as safetensors."
-            )
         raise CheckpointError(f"{folder} has no {SINGLE} and no {INDEX}; it holds no weights that we read.")
+
+    @classmethod
+    def of_file(cls, path: Path) -> SafetensorsFolder:
+        """The weights of one file."""
+        return cls(str(path), read_header(path))
 
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's dtype. Raises CheckpointError for one that is no dtype of weights."""
@@ -210,38 +216,54 @@ class SafetensorsFolder:
 
     def read(self, name: str) -> Tensor:
         """The tensor, a view of the file's memory. Raises CheckpointError where it cannot be read."""
-        from safetensors import SafetensorError, safe_open
+        entry = self.entries[name]
+        if entry.path not in self._open:
+            self._open[entry.path] = Mapped(entry.path, entry.size)
+        dtype = DTYPES[entry.dtype][1]
+        if dtype is None:
+            raise CheckpointError(f"{entry.path}: {name} has the dtype {entry.dtype}, which is not read.")
+        return self._open[entry.path].tensor(entry.begin, dtype, entry.shape)
 
-        path = self.entries[name].path
-        try:
-            if path not in self._open:
-                self._open[path] = safe_open(path, framework="pt", device="cpu")
-            tensor: Tensor = self._open[path].get_tensor(name)
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"{path}: {name} cannot be read: {_first_line(error)}") from None
-        return tensor
+    def release(self, name: str) -> None:
+        """Give back the memory of a tensor that was read."""
+        entry = self.entries[name]
+        if entry.path in self._open:
+            self._open[entry.path].release(entry.begin, entry.end)
+
+
+def read_index(path: Path, suffix: str) -> dict[str, str]:
+    """Which shard holds which tensor. Raises UnsafeFileError for a shard that is no file of the folder itself."""
+    places = read_json(path, most=MOST_HEADER).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise CheckpointError(f"{path} has no weight_map from tensors to files; fetch it again.")
+    for name in sorted(set(places.values())):
+        if Path(name).name != name or "\\" in name or ":" in name or not name.endswith(suffix):
+            raise UnsafeFileError(
+                f"{path} names the shard {name[:80]!r}; shards are {suffix} files of the folder itself."
+            )
+    return places
 
 
 def _read_shards(folder: Path) -> dict[str, Entry]:
     """The tensors of all shards, as their index and their headers agree."""
-    places = read_json(folder / INDEX, most=MOST_HEADER).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise CheckpointError(f"{folder / INDEX} has no weight_map from tensors to files; fetch it again.")
+    places = read_index(folder / INDEX, ".safetensors")
     entries: dict[str, Entry] = {}
-    shards = sorted(set(places.values()))
-    for name in shards:
-        if Path(name).name != name or "\\" in name or ":" in name or not name.endswith(".safetensors"):
-            raise UnsafeFileError(
-                f"{folder / INDEX} names the shard {name[:80]!r}; shards are .safetensors files of the folder itself."
-            )
-    for name in shards:
+    for name in sorted(set(places.values())):
         for tensor, entry in read_header(folder / name).items():
-            if places.get(tensor) != name:
-                raise CheckpointError(
-                    f"{folder / name} holds {tensor}, which {INDEX} places elsewhere; fetch it again."
-                )
+            check_place(folder, INDEX, places, tensor, name)
             entries[tensor] = entry
-    missing = [tensor for tensor in places if tensor not in entries]
-    if missing:
-        raise CheckpointError(f"{folder} lacks {missing[0]}, which {INDEX} places in {places[missing[0]]}.")
+    check_complete(folder, INDEX, places, entries)
     return entries
+
+
+def check_place(folder: Path, index: str, places: Mapping[str, str], tensor: str, shard: str) -> None:
+    """Raise CheckpointError where the index has a tensor of this shard elsewhere, or nowhere."""
+    if places.get(tensor) != shard:
+        raise CheckpointError(f"{folder / shard} holds {tensor}, which {index} places elsewhere; fetch it again.")
+
+
+def check_complete(folder: Path, index: str, places: Mapping[str, str], found: Container[str]) -> None:
+    """Raise CheckpointError where no shard has a tensor that the index names."""
+    missing = [tensor for tensor in places if tensor not in found]
+    if missing:
+        raise CheckpointError(f"{folder} lacks {missing[0]}, which {index} places in {places[missing[0]]}.")

@@ -32,13 +32,17 @@ class Architecture:
 
     head: the head, None for the base model alone; its labels, ties and dropout are read from the config. pooler: the
     dense layer over the first token, and `pooler_weight` the tensor that shows that a file has it, where some lack it.
-    dropout: whether the class drops anything before its classifier.
+    dropout: whether the class drops anything before its classifier; `own_dropout`: its own key for it,
+    which another row writes, and the default.
+    bias_weight: the tensor that shows that a file has the bias of its language model head, where some lack it.
     """
 
     head: Head | None = None
     pooler: Activation | None = None
     pooler_weight: str | None = None
     dropout: bool = True
+    own_dropout: tuple[str, float] | None = None
+    bias_weight: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,8 @@ class Heads(ConfigRow):
 
     default: the class of a config that names none. tied: what a missing `tie_word_embeddings` means in this family.
     output, table: the tensors that are one where they are tied. dropout_keys: where a classifier's dropout is looked
-    for, the first that is not null.
+    for, the first that is not null, else `dropout` holds; the first of them is this row's own. unnamed: how many labels
+    there are where the config names none.
     """
 
     architectures: Mapping[str, Architecture]
@@ -56,13 +61,18 @@ class Heads(ConfigRow):
     output: str = "lm_head.weight"
     table: str
     dropout_keys: tuple[str, ...] = ("classifier_dropout",)
-    keys: tuple[str, ...] = (
-        "architectures",
-        "tie_word_embeddings",
-        "id2label",
-        "num_labels",
-        "classifier_dropout",
-    )
+    dropout: float = 0.1
+    unnamed: int = len(UNNAMED)
+
+    @property
+    def keys(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The class, and what says the rest of its head."""
+        return ("architectures", "tie_word_embeddings", "id2label", "num_labels", self.dropout_keys[0])
+
+    @property
+    def base(self) -> str | None:
+        """The class of the model alone, without a head."""
+        return next((name for name, one in self.architectures.items() if one.head is None), None)
 
     def read(self, foreign: Foreign) -> Places:
         """The head, and the pooler where the class has one."""
@@ -75,22 +85,25 @@ class Heads(ConfigRow):
         match head:
             case LanguageModel() | MaskedLanguageModel():
                 head = replace(head, tied=tied and not self._stored_twice(foreign))
+                if isinstance(head, LanguageModel) and architecture.bias_weight is not None:
+                    head = replace(head, bias=_has_bias(foreign, architecture.bias_weight))
             case SequenceClassification() | TokenClassification():
-                dropout = self._dropout(foreign) if architecture.dropout else 0.0
-                head = replace(head, labels=_labels(foreign), dropout=dropout)
+                dropout = self._dropout(foreign, architecture) if architecture.dropout else 0.0
+                head = replace(head, labels=_labels(foreign, self.unnamed), dropout=dropout)
         return {"head": head, "pooler": pooler}
 
     def write(self, config: ModelConfig) -> dict[str, Any]:
         """The class and the keys that say what this head is."""
-        head = config.head
-        says: dict[str, Any] = {"architectures": [self.name_of(config)], "tie_word_embeddings": self.tied}
+        head, name = config.head, self.name_of(config)
+        says: dict[str, Any] = {"architectures": [name], "tie_word_embeddings": self.tied}
         match head:
             case LanguageModel() | MaskedLanguageModel():
                 says["tie_word_embeddings"] = head.tied
             case SequenceClassification() | TokenClassification():
                 says["id2label"] = {str(index): label for index, label in enumerate(head.labels)}
                 says["label2id"] = {label: index for index, label in enumerate(head.labels)}
-                says["classifier_dropout"] = head.dropout
+                if self.architectures[name].own_dropout is None:
+                    says[self.dropout_keys[0]] = head.dropout
         return says
 
     def name_of(self, config: ModelConfig) -> str:
@@ -133,19 +146,27 @@ class Heads(ConfigRow):
         )
         return True
 
-    def _dropout(self, foreign: Foreign) -> float:
+    def _dropout(self, foreign: Foreign, architecture: Architecture) -> float:
+        if architecture.own_dropout is not None:
+            return foreign.number(*architecture.own_dropout)
         for key in self.dropout_keys:
             value = foreign.optional_number(key)
             if value is not None:
                 return value
-        return 0.1
+        return self.dropout
 
 
-def _labels(foreign: Foreign) -> tuple[str, ...]:
+def _has_bias(foreign: Foreign, name: str) -> bool:
+    if foreign.ours is not None:
+        return isinstance(foreign.ours.head, LanguageModel) and foreign.ours.head.bias
+    return foreign.evidence.has(name)
+
+
+def _labels(foreign: Foreign, unnamed: int) -> tuple[str, ...]:
     """The labels in the order of their ids."""
     names = foreign.get("id2label")
     if names is None:
-        count = foreign.whole("num_labels", len(UNNAMED), at_most=MOST_LABELS)
+        count = foreign.whole("num_labels", unnamed, at_most=MOST_LABELS)
         return tuple(f"LABEL_{index}" for index in range(count))
     if not isinstance(names, dict) or set(names) != {str(index) for index in range(len(names))}:
         raise foreign.bad("id2label", "an object with a label for each id from 0 on")

@@ -102,7 +102,10 @@ def spelled_out(config: ModelConfig) -> ModelConfig:
         scale = layer.scale if layer.scale is not None else width**-0.5
         return replace(layer, n_kv_heads=layer.kv_heads, d_head=width, scale=scale)
 
-    return collapse(config, said)
+    width = config.embedding.width if config.embedding.width is not None else config.d_model
+    projects = config.embedding.project or width != config.d_model
+    embedding = replace(config.embedding, width=width, project=projects)
+    return collapse(replace(config, embedding=embedding, decoder_vocab_size=config.target_vocab_size), said)
 
 
 def differences(ours: Any, theirs: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -6,27 +6,26 @@ wherever its dtype is the wanted one. (GPT-2's matrices are then transposed view
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from clearhead.checkpoint import embedded, families, hub
-from clearhead.checkpoint.family import Family, is_code, refuse
+from clearhead.checkpoint import families
+from clearhead.checkpoint.family import Family, is_code
+from clearhead.checkpoint.finding import find
+from clearhead.checkpoint.planned import plan_model
 from clearhead.checkpoint.report import Report
 from clearhead.checkpoint.sentence import write_sentence
-from clearhead.checkpoint.sizes import check_sizes
-from clearhead.checkpoint.source import CONFIG, GENERATION, Source, from_folder
-from clearhead.checkpoint.transfer import NamedEvidence, Plan, Tensors, plan_reading, plan_writing, read
+from clearhead.checkpoint.source import CONFIG, GENERATION, Source
+from clearhead.checkpoint.transfer import Plan, Tensors, plan_writing, read
 from clearhead.checkpoint.writing import new_folder, resolved, sync, write_json, write_safetensors
-from clearhead.errors import CheckpointError, ConfigError, InputError, UnknownModelError, UnsafeFileError
+from clearhead.errors import CheckpointError, ConfigError, InputError
 from clearhead.model.config import Head, LanguageModel, ModelConfig, NormalInit, SentenceEmbedding
-from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, skeleton
+from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder
 from clearhead.text.tokenizer import Tokenizer
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -66,40 +65,21 @@ def load(
     device: torch.device | str = "cpu",
     revision: str | None = None,
     head: Head | str | None = None,
+    pickle: bool = False,
 ) -> Pretrained:
-    """A model in eval mode, by its folder, its embedded name (`minilm`, `alice`) or its hub id, in that order.
+    """A model in eval mode, by its folder or file, its embedded name (`minilm`, `alice`) or its hub id, in that order.
+
+    A folder is Hugging Face's or Meta's; a file is GGUF, llama2.c's .bin, or weights beside their config.json.
 
     dtype: what its weights are held in; None is the file's own. head: another head than the checkpoint's: a choice of
     ours, or a class of its family ("BertModel"). What the file lacks of it is drawn anew, and the report says so.
+    pickle: whether PyTorch's own files may be read, which are pickles, by `torch.load(weights_only=True)`.
 
     Raises UnknownModelError, UnknownFamilyError, UnknownKeyError, UnsafeFileError, or CheckpointError for all else
     that is wrong with the files; InputError for a dtype or device that is not had here.
     """
-    return assemble(_find(str(name_or_path), revision), _dtype(dtype), _device(device), head)
-
-
-def _find(name: str, revision: str | None) -> Source:
-    path = Path(name)
-    with suppress(RuntimeError):  # ~somebody who is unknown here
-        path = path.expanduser()
-    try:
-        is_folder, exists, is_model = path.is_dir(), path.exists(), (path / CONFIG).is_file()
-    except (OSError, ValueError):  # no name that a file could have
-        is_folder = exists = is_model = False
-    if not name:
-        exists = is_folder = is_model = False
-    if is_model:
-        return from_folder(path, name)
-    if name in embedded.EMBEDDED:
-        return embedded.find(name, revision)
-    if is_folder:
-        return from_folder(path, name)
-    if exists:
-        raise CheckpointError(f"{path} is a file; name the folder that holds {CONFIG} and the weights.")
-    if name.startswith((".", "/", "~")):
-        known = ", ".join(embedded.EMBEDDED)
-        raise UnknownModelError(f"{name!r}: there is no such folder; the embedded models are {known}.")
-    return from_folder(hub.download(name, revision, embedded.EMBEDDED), name)
+    source = find(str(name_or_path), revision, pickle=pickle)
+    return assemble(source, _dtype(dtype), _device(device), head)
 
 
 def _dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
@@ -121,22 +101,9 @@ def assemble(
     source: Source, dtype: torch.dtype | None, device: torch.device, head: Head | str | None = None
 ) -> Pretrained:
     """The model of a source: its config read, its sizes checked, every tensor planned for, and only then filled."""
-    family, tensors = source.family, source.tensors
-    keys = source.keys if not isinstance(head, str) else {**source.keys, "architectures": [head]}
-    config, accounts, notes, errors = family.read(keys, NamedEvidence(family, tensors), source.where)
-    refuse(errors)
-    assert config is not None
-    if head is not None and not isinstance(head, str):
-        config = replace(config, head=head)
-    elif source.sentence is not None and head is None and config.head is None:
-        config = replace(config, head=source.sentence.head)
-        notes += source.sentence.notes
-
-    numbers = sum(math.prod(shape) for shape in tensors.shapes.values())
-    check_sizes(config, numbers, len(tensors.shapes), source.where)
-    model = _empty(config, source.where)
-    ours = dict(model.named_parameters())
-    plan = plan_reading(family, config, ours, tensors, new_head=head is not None)
+    planned = plan_model(source, head)
+    family, tensors, config, model, plan = source.family, source.tensors, planned.config, planned.model, planned.plan
+    notes, ours = list(planned.notes), dict(model.named_parameters())
     dtype = dtype if dtype is not None else source.dtype if source.dtype is not None else _own(plan, tensors, notes)
     with torch.no_grad():
         for name, tensor in read(plan, config, ours, tensors):
@@ -151,7 +118,7 @@ def assemble(
         config=config,
         family=source.exports_as,
         name=source.name,
-        report=Report(family=family.model_type, keys=accounts, tensors=plan.accounts, notes=tuple(notes)),
+        report=Report(family=family.model_type, keys=planned.accounts, tensors=plan.accounts, notes=tuple(notes)),
         foreign=Foreign(
             config=source.keys if source.exports_as == family.model_type else {},
             generation=source.generation,
@@ -160,19 +127,9 @@ def assemble(
     )
 
 
-def _empty(config: ModelConfig, where: str) -> Encoder | Decoder | EncoderDecoder:
-    """The model without memory."""
-    try:
-        return skeleton(config)
-    except (RuntimeError, OverflowError) as error:
-        raise UnsafeFileError(
-            f"{where} describes a model that cannot be built: {str(error).splitlines()[0]}."
-        ) from None
-
-
 def _own(plan: Plan, tensors: Tensors, notes: list[str]) -> torch.dtype:
     """The files' dtype; where they have several, the one that holds all of their numbers."""
-    found = sorted({tensors.dtype(step.theirs) for step in plan.steps}, key=str)
+    found = sorted({tensors.dtype(name) for step in plan.steps for name in step.theirs}, key=str)
     widest = found[0]
     for dtype in found[1:]:
         widest = torch.promote_types(widest, dtype)
@@ -205,7 +162,8 @@ def export(
 ) -> Path:
     """Write a model as a folder of the Hugging Face layout, all of it or nothing; returns the folder's full path.
 
-    family: the `model_type` to write it as; None is its own, or, for a model built from scratch, the first that fits.
+    family: the `model_type` to write it as; None is its own, or, for a model built from scratch, the plainest
+        that fits: GPT-2, Llama, BERT and T5 before what is like them.
     overwrite: replace what an earlier export wrote there; a folder with any other file is refused.
     max_shard_size: bytes of one weights file.
 
@@ -217,8 +175,7 @@ def export(
     config, tokenizer = what.model.config, tokenizer if tokenizer is not None else what.tokenizer
     chosen, keys = _fitting(family or what.family, config, what.foreign.config if family in (None, what.family) else {})
     keys["dtype"] = keys["torch_dtype"] = str(what.model.dtype).removeprefix("torch.")
-    prefixed = config.head is not None and not isinstance(config.head, SentenceEmbedding)
-    tensors = plan_writing(chosen, config, dict(what.model.named_parameters()), prefixed=prefixed)
+    tensors = plan_writing(chosen, config, dict(what.model.named_parameters()), prefixed=chosen.prefixes(config.head))
     target = resolved(Path(folder))
     with new_folder(target, overwrite=overwrite) as work:
         write_json(work / CONFIG, keys)
@@ -227,7 +184,7 @@ def export(
             write_json(work / GENERATION, generation)
         write_safetensors(work, tensors, most=max_shard_size)
         if isinstance(config.head, SentenceEmbedding):
-            write_sentence(work, config.head, config.d_model, what.foreign.files)
+            write_sentence(work, config.head, config.d_last, what.foreign.files)
         if tokenizer is not None:
             before = set(work.iterdir())
             tokenizer.save(work)
@@ -237,12 +194,14 @@ def export(
 
 
 def _fitting(name: str, config: ModelConfig, original: dict[str, Any]) -> tuple[Family, dict[str, Any]]:
-    """The family of this name, or the first that fits, and the config.json that it writes."""
+    """The family of this name, or the plainest that fits, and the config.json that it writes."""
     if name:
         family = families.family(name, "export")
         return family, family.write(config, original)
     reasons: list[str] = []
-    for family in families.families().values():
+    for family in families.plainest_first():
+        if config.architecture not in family.architectures:
+            continue
         try:
             return family, family.write(config)
         except (CheckpointError, ConfigError) as error:

@@ -7,7 +7,7 @@ A file of the one spelling alone is read by the other version as θ = 10,000 wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from clearhead.checkpoint.config_rules import ConfigRow, Foreign, shown
@@ -23,6 +23,10 @@ from clearhead.model.config import (
     RotaryScaling,
     YarnScaling,
 )
+from clearhead.model.positions import longrope_growth
+
+ORIGINAL = "original_max_position_embeddings"
+"""transformers 4 reads LongRoPE's from beside the rest, and its factor from the two contexts alone."""
 
 _KNOWN = {
     "default": (),
@@ -49,30 +53,41 @@ _DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0, "truncate": True}
 
 @dataclass(frozen=True)
 class Rope(ConfigRow):
-    """The row of rotary positions at one place. fraction: the default of `partial_rotary_factor`, None if not read."""
+    """The row of rotary positions at one place. fraction: the default of `partial_rotary_factor`, None if not read.
+
+    old: what the family's files called `rope_theta` and `partial_rotary_factor` before `rope_parameters`.
+    kind: what `rope_scaling` calls the kind of scaling; transformers 4.57 reads OLMo 2's under the oldest name alone.
+    """
 
     place: str
     theta: float = 10_000.0
     fraction: float | None = None
     layout: Literal["halves", "interleaved"] = "halves"
     context: str = "max_position_embeddings"
+    kind: Literal["rope_type", "type"] = "rope_type"
+    old: Mapping[str, str] = field(default_factory=dict)
     verbatim: bool = False
 
     @property
     def keys(self) -> tuple[str, ...]:  # type: ignore[override]
         """Both spellings."""
         partial = ("partial_rotary_factor",) if self.fraction is not None else ()
-        return ("rope_parameters", "rope_theta", "rope_scaling", *partial)
+        return ("rope_parameters", "rope_theta", "rope_scaling", *partial, *self.old.values())
+
+    def claims(self, key: str) -> bool:
+        """Whether it is one of the keys, or the original context, that some files write beside them."""
+        return key in self.keys or key == ORIGINAL
 
     def read(self, foreign: Foreign) -> Places:
         """A Rotary. Raises CheckpointError where the two spellings disagree."""
+        foreign = self._renamed(foreign)
         spellings = {key: self._object(foreign, key) for key in ("rope_parameters", "rope_scaling")}
         found = {key: self._rotary(foreign, key, value) for key, value in spellings.items() if value}
         if not found:
             return {self.place: self._rotary(foreign, "rope_parameters", {})}
         first = next(iter(found.values()))
         theta = foreign.optional_number("rope_theta")
-        if any(other != first for other in found.values()) or (theta is not None and theta != first.theta):
+        if any(_said(other) != _said(first) for other in found.values()) or theta not in (None, first.theta):
             names = ", ".join(key for key in ("rope_parameters", "rope_scaling", "rope_theta") if foreign.get(key))
             raise CheckpointError(f"{foreign.where}: {names} disagree; keep the one that the model was trained with.")
         return {self.place: first}
@@ -85,7 +100,24 @@ class Rope(ConfigRow):
         scaling = _written(rotary.scaling)
         partial = {"partial_rotary_factor": rotary.fraction} if self.fraction is not None else {}
         new = {"rope_theta": rotary.theta, **(scaling or {"rope_type": "default"}), **partial}
-        return {"rope_parameters": new, "rope_theta": rotary.theta, "rope_scaling": scaling, **partial}
+        flat = {"rope_theta": rotary.theta, **partial}
+        older = None if scaling is None else {self.kind if key == "rope_type" else key: scaling[key] for key in scaling}
+        says = {"rope_parameters": new, "rope_scaling": older} | {
+            self.old.get(key, key): value for key, value in flat.items()
+        }
+        if older is not None and isinstance(rotary.scaling, LongRopeScaling):
+            says[ORIGINAL] = rotary.scaling.original_context
+            if rotary.scaling.factor != config.context / rotary.scaling.original_context:
+                older["attention_factor"] = longrope_growth(rotary.scaling)
+        return says
+
+    def _renamed(self, foreign: Foreign) -> Foreign:
+        """The same with today's names of what the family's older files called otherwise."""
+        keys = dict(foreign.keys)
+        for today, old in self.old.items():
+            if old in keys and keys.setdefault(today, keys[old]) != keys[old]:
+                raise CheckpointError(f"{foreign.where}: {today} and {old} disagree; remove the wrong one.")
+        return replace(foreign, keys=keys)
 
     def _object(self, foreign: Foreign, key: str) -> Mapping[str, Any]:
         value = foreign.get(key)
@@ -120,8 +152,10 @@ class Rope(ConfigRow):
             elif key not in ("rope_type", "type", "rope_theta", *partial, *_KNOWN[kind]):
                 raise UnknownKeyError(f"{inner.where}: rope_type={kind} does not know the key {key!r}; remove it.")
         context = foreign.whole(self.context, 2048)
-        original = foreign.optional_whole("original_max_position_embeddings")
-        original = inner.whole("original_max_position_embeddings", context if original is None else original)
+        beside = foreign.optional_whole(ORIGINAL)
+        original = inner.whole(ORIGINAL, context if beside is None else beside)
+        if beside not in (None, original) and ORIGINAL in _KNOWN[kind]:
+            raise CheckpointError(f"{foreign.where}: {ORIGINAL} is {beside} and {original}; remove the wrong one.")
         match kind:
             case "linear":
                 return LinearScaling(factor=inner.number("factor"))
@@ -163,15 +197,23 @@ def _numbers(inner: Foreign, key: str) -> tuple[float, ...]:
     return tuple(values)
 
 
+def _said(rotary: Rotary) -> Rotary:
+    """The same, with the attention factor that LongRoPE may leave to be derived."""
+    scaling = rotary.scaling
+    if not isinstance(scaling, LongRopeScaling):
+        return rotary
+    return replace(rotary, scaling=replace(scaling, attention_factor=longrope_growth(scaling)))
+
+
 def _written(scaling: RotaryScaling | None) -> dict[str, Any] | None:
     """The scaling as an object of rotary parameters, without what is None."""
     match scaling:
         case None:
             return None
         case LinearScaling():
-            return {"rope_type": "linear", "factor": scaling.factor}
+            return {"rope_type": "linear", "factor": float(scaling.factor)}
         case DynamicScaling():
-            return {"rope_type": "dynamic", "factor": scaling.factor}
+            return {"rope_type": "dynamic", "factor": float(scaling.factor)}
         case Llama3Scaling():
             kind = "llama3"
         case YarnScaling():

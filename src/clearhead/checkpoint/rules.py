@@ -3,7 +3,9 @@
     Same("h.{layer}.ln_1.weight", "decoder.blocks.{layer}.attention_norm.before.weight")
     Transposed(…)                      stored (in, out), as GPT-2's Conv1D
     Split(theirs, (q, k, v))           one foreign tensor, several of ours, by our sizes; or interleaved head by head
+    Stacked(theirs, ours)              several foreign tensors, numbered by `{piece}`, one of ours
     Copy(theirs, of=…)                 a tied tensor, that some files store a second time
+    Fixed(theirs, …)                   a table that the config tells, and that some files store all the same
     Ignored(pattern, reason)           no part of the model: masks, position ids, heads that we do not read
 
 The config decides which rows hold: a row whose tensors of ours the model does not have falls away. Every foreign
@@ -19,6 +21,9 @@ import torch
 from torch import Tensor
 
 from clearhead.model.config import Head, ModelConfig
+
+PIECE = "{piece}"
+"""Stands in a name for the number of a piece."""
 
 
 class WeightRow:
@@ -38,6 +43,18 @@ class WeightRow:
     def shape(self, tensors: tuple[Tensor, ...], config: ModelConfig) -> tuple[int, ...]:
         """The foreign tensor's shape, without its numbers."""
         return tuple(self.join(tuple(tensor.detach().to("meta") for tensor in tensors), config).shape)
+
+    def names(self, tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+        """The foreign tensors' names: one, unless ours is stored in pieces."""
+        return (self.theirs,)
+
+    def gather(self, pieces: tuple[Tensor, ...], like: tuple[Tensor, ...], config: ModelConfig) -> tuple[Tensor, ...]:
+        """The foreign tensors, as many as there are names, as ours."""
+        return self.split(pieces[0], like, config)
+
+    def piece(self, number: int, tensors: tuple[Tensor, ...], config: ModelConfig) -> Tensor:
+        """Ours, as the foreign tensor of this number."""
+        return self.join(tensors, config)
 
 
 class _One(WeightRow):
@@ -104,7 +121,7 @@ class RotaryPairs(Same):
 
     def forth(self, tensor: Tensor, config: ModelConfig) -> Tensor:
         """Pairs apart."""
-        return tensor.unflatten(0, (-1, _head_width(config) // 2, 2)).transpose(1, 2).reshape(tensor.shape)
+        return pairs_apart(tensor, _head_width(config))
 
     def back(self, tensor: Tensor, config: ModelConfig) -> Tensor:
         """Pairs side by side."""
@@ -121,6 +138,11 @@ class RotaryPairsTransposed(RotaryPairs):
     def back(self, tensor: Tensor, config: ModelConfig) -> Tensor:
         """Side by side, then transposed."""
         return super().back(tensor, config).t()
+
+
+def pairs_apart(tensor: Tensor, head_width: int) -> Tensor:
+    """A projection's rows (or its bias), whose rotary pairs lie side by side, with the pairs half a head apart."""
+    return tensor.unflatten(0, (-1, head_width // 2, 2)).transpose(1, 2).reshape(tensor.shape)
 
 
 def _head_width(config: ModelConfig) -> int:
@@ -171,18 +193,52 @@ class Split(WeightRow):
         return whole.t() if self.transposed and whole.ndim == 2 else whole
 
 
+class Stacked(Same):
+    """One tensor of ours that is stored in pieces along its first axis, such as a norm for each head."""
+
+    def names(self, tensors: tuple[Tensor, ...]) -> tuple[str, ...]:
+        """One for each piece."""
+        return tuple(self.theirs.replace(PIECE, str(number)) for number in range(tensors[0].shape[0]))
+
+    def shape(self, tensors: tuple[Tensor, ...], config: ModelConfig) -> tuple[int, ...]:
+        """A piece's."""
+        return tuple(tensors[0].shape[1:])
+
+    def gather(self, pieces: tuple[Tensor, ...], like: tuple[Tensor, ...], config: ModelConfig) -> tuple[Tensor, ...]:
+        """All pieces, stacked."""
+        return (torch.stack(pieces),)
+
+    def piece(self, number: int, tensors: tuple[Tensor, ...], config: ModelConfig) -> Tensor:
+        """The piece of this number."""
+        return tensors[0][number]
+
+
 @dataclass(frozen=True)
 class Copy:
     """A foreign tensor that may be stored beside the one that it is tied to; the two must be equal.
 
     Where the model does not tie them, the row that reads `theirs` for itself comes first. Where a file has the copy
     alone, it is read in place of `of`. used=False: the original never reads it, but expects it in the file: its
-    numbers do not matter, and it is written back as a copy.
+    numbers do not matter, and it is written back as a copy. written: it is, too, though it must be equal.
     """
 
     theirs: str
     of: str
     used: bool = True
+    written: bool = False
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A foreign tensor whose numbers follow from the config (a table of sinusoids): held against them, and never kept.
+
+    shape, make: its shape, and its numbers. written: the original looks for it in the file.
+    """
+
+    theirs: str
+    shape: Callable[[ModelConfig], tuple[int, ...]]
+    make: Callable[[ModelConfig], Tensor]
+    written: bool = True
 
 
 @dataclass(frozen=True)
@@ -205,7 +261,7 @@ class When:
         object.__setattr__(self, "rows", rows)
 
 
-Row = WeightRow | Copy | Ignored | When
+Row = WeightRow | Copy | Fixed | Ignored | When
 
 
 def with_head(head: type[Head], *rows: Row) -> When:
@@ -213,9 +269,13 @@ def with_head(head: type[Head], *rows: Row) -> When:
     return When(lambda config: isinstance(config.head, head), *rows)
 
 
-def in_force(table: tuple[Row, ...], config: ModelConfig) -> tuple[WeightRow | Copy | Ignored, ...]:
+Plain = WeightRow | Copy | Fixed | Ignored
+"""A row without a condition."""
+
+
+def in_force(table: tuple[Row, ...], config: ModelConfig) -> tuple[Plain, ...]:
     """The rows that hold for this config."""
-    rows: list[WeightRow | Copy | Ignored] = []
+    rows: list[Plain] = []
     for row in table:
         if isinstance(row, When):
             rows += in_force(row.rows, config) if row.test(config) else ()

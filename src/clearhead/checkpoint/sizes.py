@@ -8,11 +8,12 @@ from clearhead.model.config import AttentionConfig, FeedForwardConfig, Learned, 
 
 def at_least(config: ModelConfig) -> int:
     """A lower bound of the model's parameters: its tables and matrices, without norms, biases and heads."""
-    width = config.embedding.width if config.embedding.width is not None else config.d_model
-    total = (config.vocab_size + config.embedding.token_types) * width
+    total = config.vocab_size * config.table_width + config.embedding.token_types * config.sum_width
+    if config.architecture == "encoder-decoder" and not config.shared_embedding:
+        total += config.target_vocab_size * config.table_width
     for stack in config.stacks:
         if isinstance(stack.position, Learned):
-            total += (config.context + stack.position.offset) * width
+            total += (config.context + stack.position.offset) * config.sum_width
         total += _blocks(stack, config.d_model)
     return total
 
@@ -25,10 +26,9 @@ def _blocks(stack: StackConfig, d_model: int) -> int:
         return d_model * choice.d_ff * (3 if choice.gated else 2)
 
     cross = attention(stack.cross_attention) if stack.cross_attention is not None else 0
-    layers = 1 if stack.share_layers else stack.n_layers
     return sum(
         attention(stack.attention_of(layer)) + feedforward(stack.feedforward_of(layer)) + cross
-        for layer in range(layers)
+        for layer in range(stack.n_blocks)
     )
 
 
@@ -37,13 +37,13 @@ def check_sizes(config: ModelConfig, numbers: int, tensors: int, where: str) -> 
     needed = at_least(config)
     if needed > numbers:
         raise UnsafeFileError(
-            f"{where}: config.json describes a model of {_rounded(needed)} parameters or more, and the weights hold "
+            f"{where} describes a model of {_rounded(needed)} parameters or more, and the weights hold "
             f"{_rounded(numbers)}; the two do not belong together."
         )
-    layers = sum(1 if stack.share_layers else stack.n_layers for stack in config.stacks)
+    layers = sum(stack.n_blocks for stack in config.stacks)
     if layers > tensors:
         raise UnsafeFileError(
-            f"{where}: config.json describes {layers:,} layers, and the weights are {tensors:,} tensors; "
+            f"{where} describes {layers:,} layers, and the weights are {tensors:,} tensors; "
             "the two do not belong together."
         )
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.report import Account
-from clearhead.checkpoint.rules import Copy, Ignored, Row, WeightRow, in_force
+from clearhead.checkpoint.rules import PIECE, Copy, Fixed, Ignored, Plain, Row, WeightRow, in_force
 from clearhead.errors import CheckpointError, UnknownKeyError
 from clearhead.model.config import ModelConfig
 
@@ -39,13 +39,16 @@ class Tensors(Protocol):
     def read(self, name: str) -> Tensor:
         """The tensor, without a copy where that can be had."""
 
+    def release(self, name: str) -> None:
+        """Give back what reading it took, where another can have it; a view that was given out stays as it is."""
+
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor of theirs, and those of ours that it holds."""
+    """One tensor of theirs (or the pieces of one), and those of ours that it holds."""
 
     row: WeightRow
-    theirs: str
+    theirs: tuple[str, ...]
     ours: tuple[str, ...]
 
 
@@ -105,22 +108,24 @@ def plan_reading(
     if not new_head or not all(map(_of_head, left)):
         _all_have_a_place(left)
     fates: dict[str, Account] = {}
-    settled = {step.theirs for step in steps} | (set(_theirs(family.heads)) if new_head else set())
+    settled = {name for step in steps for name in step.theirs} | (set(_theirs(family.heads)) if new_head else set())
     _settle_copies(rows, config, settled, names, tensors, fates)
+    _settle_fixed(rows, config, names, tensors, fates)
 
     kept: list[Step] = []
     missing: list[str] = []
     fresh = sorted(left)
     for step in steps:
-        actual = names.get(step.theirs)
-        if actual is not None:
-            _check_shape(step, actual, config, ours, tensors)
+        actual = tuple(names[name] for name in step.theirs if name in names)
+        if len(actual) == len(step.theirs):
+            for name in actual:
+                _check_shape(step, name, config, ours, tensors)
+                fates[name] = Account(name, "read", ", ".join(step.ours))
             kept.append(Step(step.row, actual, step.ours))
-            fates[actual] = Account(actual, "read", ", ".join(step.ours))
         elif new_head and all(map(_of_head, step.ours)):
             fresh += step.ours
         else:
-            missing.append(step.theirs)
+            missing += [name for name in step.theirs if name not in names]
     if missing:
         raise CheckpointError(f"{tensors.where} lacks {_listed(missing)}, which the config asks for.")
     _ignore(rows, family, new_head, names, fates)
@@ -138,7 +143,7 @@ def _layers(config: ModelConfig) -> int:
 
 
 def _steps(
-    rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig, ours: Mapping[str, Tensor]
+    rows: tuple[Plain, ...], config: ModelConfig, ours: Mapping[str, Tensor]
 ) -> tuple[list[Step], set[str]]:
     """The rows, layer by layer, whose tensors of ours the model has; and the tensors for which there is no row."""
     steps: list[Step] = []
@@ -149,7 +154,8 @@ def _steps(
         for layer in range(_layers(config) if LAYER in row.ours[0] else 1):
             mine = tuple(name.replace(LAYER, str(layer)) for name in row.ours)
             if left.issuperset(mine):
-                steps.append(Step(row, row.theirs.replace(LAYER, str(layer)), mine))
+                theirs = row.names(tuple(ours[name] for name in mine))
+                steps.append(Step(row, tuple(name.replace(LAYER, str(layer)) for name in theirs), mine))
                 left.difference_update(mine)
     return steps, left
 
@@ -163,16 +169,16 @@ def _all_have_a_place(left: set[str]) -> None:
         raise CheckpointError(f"the family has no place for {_listed(sorted(left))}; leave that part out of the model.")
 
 
-def _copies(rows: tuple[WeightRow | Copy | Ignored, ...], config: ModelConfig) -> Iterator[Copy]:
+def _copies(rows: tuple[Plain, ...], config: ModelConfig) -> Iterator[Copy]:
     for row in rows:
         if isinstance(row, Copy):
             for layer in range(_layers(config) if LAYER in row.theirs else 1):
                 theirs, of = (name.replace(LAYER, str(layer)) for name in (row.theirs, row.of))
-                yield Copy(theirs, of, row.used)
+                yield replace(row, theirs=theirs, of=of)
 
 
 def _settle_copies(
-    rows: tuple[WeightRow | Copy | Ignored, ...],
+    rows: tuple[Plain, ...],
     config: ModelConfig,
     claimed: set[str],
     names: dict[str, str],
@@ -197,8 +203,31 @@ def _settle_copies(
             )
 
 
+def _settle_fixed(
+    rows: tuple[Plain, ...], config: ModelConfig, names: dict[str, str], tensors: Tensors, fates: dict[str, Account]
+) -> None:
+    """See to the tensors that follow from the config: they must be what they are here, to a rounding."""
+    for row in rows:
+        actual = names.get(row.theirs) if isinstance(row, Fixed) else None
+        if actual is None:
+            continue
+        assert isinstance(row, Fixed)
+        expected, found = row.shape(config), tensors.shapes[actual]
+        if expected != found:
+            raise CheckpointError(f"{tensors.where}: {actual} has the shape {found}, and the config asks for {expected}.")
+        stored = tensors.read(actual)
+        nearly = max(1e-3, 2 * torch.finfo(stored.dtype).eps)
+        if not torch.allclose(stored.float(), row.make(config).to(stored.dtype).float(), rtol=0.0, atol=nearly):
+            raise CheckpointError(
+                f"{tensors.where}: {actual} holds other numbers than those that its model_type stands for; no other are "
+                "run here."
+            )
+        tensors.release(actual)
+        fates[actual] = Account(actual, "ignored", "worked out from the config, with the same numbers")
+
+
 def _ignore(
-    rows: tuple[WeightRow | Copy | Ignored, ...],
+    rows: tuple[Plain, ...],
     family: Family,
     new_head: bool,
     names: Mapping[str, str],
@@ -222,7 +251,7 @@ def _theirs(rows: tuple[Row, ...]) -> Iterator[str]:
     """Every foreign name that a table has, whatever the config."""
     for row in rows:
         match row:
-            case WeightRow() | Copy():
+            case WeightRow() | Copy() | Fixed():
                 yield row.theirs
             case Ignored():
                 yield row.pattern
@@ -231,7 +260,9 @@ def _theirs(rows: tuple[Row, ...]) -> Iterator[str]:
 
 
 def _pattern(name: str) -> re.Pattern[str]:
-    return re.compile(re.escape(name).replace(re.escape(LAYER), r"\d+").replace(r"\*", r"[\w.]*"))
+    return re.compile(
+        re.escape(name).replace(re.escape(LAYER), r"\d+").replace(re.escape(PIECE), r"\d+").replace(r"\*", r"[\w.]*")
+    )
 
 
 def _check_shape(step: Step, actual: str, config: ModelConfig, ours: Mapping[str, Tensor], tensors: Tensors) -> None:
@@ -246,7 +277,10 @@ def _same_bits(tensors: Tensors, one: str, other: str) -> bool:
     if tensors.shapes[one] != tensors.shapes[other] or tensors.dtype(one) != tensors.dtype(other):
         return False
     first, second = (tensors.read(name).contiguous().flatten().view(torch.uint8) for name in (one, other))
-    return torch.equal(first, second)
+    same = torch.equal(first, second)
+    for name in (one, other):
+        tensors.release(name)
+    return same
 
 
 def _listed(names: list[str]) -> str:
@@ -258,7 +292,10 @@ def read(plan: Plan, config: ModelConfig, ours: Mapping[str, Tensor], tensors: T
     """Our tensors, one by one, by the plan: views of the file's memory wherever the numbers lie in our order."""
     for step in plan.steps:
         like = tuple(ours[name] for name in step.ours)
-        yield from zip(step.ours, step.row.split(tensors.read(step.theirs), like, config), strict=True)
+        pieces = tuple(tensors.read(name) for name in step.theirs)
+        yield from zip(step.ours, step.row.gather(pieces, like, config), strict=True)
+        for name in step.theirs:
+            tensors.release(name)
 
 
 @dataclass(frozen=True)
@@ -281,12 +318,22 @@ def plan_writing(family: Family, config: ModelConfig, ours: Mapping[str, Tensor]
     for step in steps:
         parts = tuple(ours[name].detach() for name in step.ours)
         bare = not prefixed or step.row.theirs in unprefixed
-        name = step.theirs if bare else family.prefix + step.theirs
-        written[step.theirs] = Outgoing(
-            name, step.row.shape(parts, config), parts[0].dtype, partial(step.row.join, parts, config)
-        )
+        shape = step.row.shape(parts, config)
+        for number, theirs in enumerate(step.theirs):
+            name = theirs if bare else family.prefix + theirs
+            make = partial(step.row.piece, number, parts, config)
+            written[theirs] = Outgoing(name, shape, parts[0].dtype, make)
     for copy in _copies(rows, config):
-        if not copy.used and copy.theirs not in written:
+        if (copy.written or not copy.used) and copy.theirs not in written:
             bare = not prefixed or copy.theirs in unprefixed
             written[copy.theirs] = replace(written[copy.of], name=copy.theirs if bare else family.prefix + copy.theirs)
+    dtype = next(iter(ours.values())).dtype
+    for row in rows:
+        if isinstance(row, Fixed) and row.written:
+            name = family.prefix + row.theirs if prefixed else row.theirs
+            written[row.theirs] = Outgoing(name, row.shape(config), dtype, partial(_made, row, config, dtype))
     return list(written.values())
+
+
+def _made(row: Fixed, config: ModelConfig, dtype: torch.dtype) -> Tensor:
+    return row.make(config).to(dtype)

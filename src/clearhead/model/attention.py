@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clearhead.model.cache import LayerCache
-from clearhead.model.config import AttentionConfig
+from clearhead.model.config import AttentionConfig, QKNorm
 from clearhead.model.kernels import Kernel, Scoring, attention_weights, equation, fused
 from clearhead.model.masks import Mask
 from clearhead.model.norms import Norm
@@ -35,12 +35,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(d_model, config.kv_heads * width, bias=config.bias.k)
         self.v_proj = nn.Linear(d_model, config.kv_heads * width, bias=config.bias.v)
         self.o_proj = nn.Linear(config.n_heads * width, d_model, bias=config.bias.out)
-        norm = config.qk_norm
-        widths = (width, width)
-        if norm is not None and norm.over == "width":
-            widths = (config.n_heads * width, config.kv_heads * width)
-        self.q_norm = Norm(norm.norm, widths[0]) if norm is not None else None
-        self.k_norm = Norm(norm.norm, widths[1]) if norm is not None else None
+        self.q_norm = _qk_norm(config.qk_norm, config.n_heads, width)
+        self.k_norm = _qk_norm(config.qk_norm, config.kv_heads, width)
         self.sinks = nn.Parameter(torch.zeros(config.n_heads)) if config.sinks else None
         self.kernel: Kernel = fused
 
@@ -76,10 +72,21 @@ class Attention(nn.Module):
         return result
 
     def _heads(self, x: Float[Tensor, "B T HD"], norm: Norm | None = None) -> Float[Tensor, "B H T D"]:
-        if norm is not None and norm.weight.shape[0] != self.d_head:
+        if self.config.clip is not None:
+            x = x.clamp(-self.config.clip, self.config.clip)
+        if norm is not None and norm.width != self.d_head:
             x = norm(x)
         heads = x.unflatten(-1, (-1, self.d_head))
-        if norm is not None and norm.weight.shape[0] == self.d_head:
+        if norm is not None and norm.width == self.d_head:
             heads = norm(heads)
         split: Tensor = heads.transpose(1, 2)
         return split
+
+
+def _qk_norm(choice: QKNorm | None, heads: int, width: int) -> Norm | None:
+    """The norm of so many heads: over all of them, or within each, of one norm's weights or of each head's own."""
+    if choice is None:
+        return None
+    if choice.over == "width":
+        return Norm(choice.norm, heads * width)
+    return Norm(choice.norm, width, None if choice.shared else heads)

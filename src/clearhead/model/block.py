@@ -27,25 +27,27 @@ class Residual(nn.Module):
     """x with a branch f added, normalised in the `place` that the config names.
 
     before: x + f(N(x)) (GPT-2). after: N(x + f(x)) (Vaswani 2017). both: x + N'(f(N(x))) (Gemma 2).
-    output: x + N'(f(x)) (OLMo 2).
+    output: x + N'(f(x)) (OLMo 2). input: y + f(y), where y = N(x) (a flag of BLOOM's).
     """
 
     def __init__(self, norm: NormChoice, d_model: int, place: NormPlace, dropout: float) -> None:
         super().__init__()
         self.place = place
         self.dropout = dropout
-        self.before = Norm(norm, d_model) if place in ("before", "both") else None
-        self.after = Norm(norm, d_model) if place != "before" else None
+        self.before = Norm(norm, d_model) if place in ("before", "both", "input") else None
+        self.after = Norm(norm, d_model) if place not in ("before", "input") else None
 
     def branch(self, x: Stream, f: Callable[[Stream], Stream]) -> Stream:
         """What the branch f adds to the stream x."""
-        y = f(x if self.before is None else self.before(x))
+        y = f(x if self.before is None or self.place == "input" else self.before(x))
         if self.after is not None and self.place != "after":
             y = self.after(y)
         return F.dropout(y, self.dropout) if self.training and self.dropout else y
 
     def forward(self, x: Stream, f: Callable[[Stream], Stream]) -> Stream:
         """The stream after the branch f was added."""
+        if self.before is not None and self.place == "input":
+            x = self.before(x)
         x = x + self.branch(x, f)
         return self.after(x) if self.after is not None and self.place == "after" else x
 

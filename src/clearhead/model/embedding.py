@@ -14,20 +14,26 @@ from clearhead.model.positions import LearnedPositions, check_context, sinusoids
 
 
 class Embedding(nn.Module):
-    """E[id]·scale + position + token type, then the norm and, where the table is narrower than C, a projection."""
+    """E[id]·scale + position + token type, then the norm and, where the table is narrower than C, a projection.
+
+    Where it is projected `around`, the projection comes first: W E[id]·scale + position + token type, and the norm.
+    """
 
     def __init__(self, config: ModelConfig, stack: StackConfig, tokens: nn.Embedding | None = None) -> None:
         super().__init__()
         self.config = config.embedding
         self.context = config.context
-        width = self.config.width if self.config.width is not None else config.d_model
-        self.tokens = tokens if tokens is not None else nn.Embedding(config.vocab_size, width)
+        table, width = config.table_width, config.sum_width
+        vocab_size = config.target_vocab_size if stack is config.decoder else config.vocab_size
+        self.tokens = tokens if tokens is not None else nn.Embedding(vocab_size, table)
         self.types = nn.Embedding(self.config.token_types, width) if self.config.token_types else None
         learned = stack.position if isinstance(stack.position, Learned) else None
         self.positions = LearnedPositions(learned, config.context, width) if learned is not None else None
         self.sinusoidal = stack.position if isinstance(stack.position, Sinusoidal) else None
         self.norm = Norm(self.config.norm, width) if self.config.norm is not None else None
-        self.project = nn.Linear(width, config.d_model) if width != config.d_model else None
+        self.around = self.config.projected == "around"
+        projects = self.config.project or table != config.d_model
+        self.project = nn.Linear(table, config.d_model, bias=not self.around) if projects else None
 
     def forward(
         self,
@@ -45,6 +51,8 @@ class Embedding(nn.Module):
         x: Tensor = self.tokens(input_ids)
         if self.config.scale is not None:
             x = x * torch.tensor(self.config.scale, dtype=x.dtype, device=x.device)
+        if self.project is not None and self.around:
+            x = self.project(x)
         if self.types is not None:
             x = x + self.types(token_type_ids if token_type_ids is not None else torch.zeros_like(input_ids))
         if self.positions is not None:
@@ -57,7 +65,7 @@ class Embedding(nn.Module):
             x = self.norm(x)
         if self.training and self.config.dropout:
             x = F.dropout(x, self.config.dropout)
-        return x if self.project is None else self.project(x)
+        return x if self.project is None or self.around else self.project(x)
 
     def check_ids(self, input_ids: Int[Tensor, "B T"]) -> None:
         """Raise InputError unless the ids are a non-empty batch of known tokens (looked at on the CPU only)."""

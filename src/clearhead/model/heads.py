@@ -42,8 +42,9 @@ class LanguageModelHead(nn.Module):
     def __init__(self, choice: LanguageModel, config: ModelConfig) -> None:
         super().__init__()
         self.choice = choice
-        self.weight = None if choice.tied else nn.Parameter(torch.zeros(config.vocab_size, config.d_model))
-        self.bias = nn.Parameter(torch.zeros(config.vocab_size)) if choice.bias else None
+        vocab_size = config.target_vocab_size
+        self.weight = None if choice.tied else nn.Parameter(torch.zeros(vocab_size, config.d_last))
+        self.bias = nn.Parameter(torch.zeros(vocab_size)) if choice.bias else None
 
     def forward(self, hidden: Hidden, table: Float[Tensor, "V C"]) -> Float[Tensor, "B T V"]:
         """The logits; `table` is the embedding's."""
@@ -59,8 +60,8 @@ class MaskedLanguageModelHead(nn.Module):
 
     def __init__(self, choice: MaskedLanguageModel, config: ModelConfig) -> None:
         super().__init__()
-        width = config.embedding.width if config.embedding.width is not None else config.d_model
-        self.dense = nn.Linear(config.d_model, width)
+        width = config.table_width
+        self.dense = nn.Linear(config.d_last, width)
         self.act = ACTIVATIONS[choice.activation]
         self.norm = Norm(choice.norm, width)
         self.weight = None if choice.tied else nn.Parameter(torch.zeros(config.vocab_size, width))
@@ -78,7 +79,7 @@ class Pooler(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         assert config.pooler is not None
-        self.dense = nn.Linear(config.d_model, config.d_model)
+        self.dense = nn.Linear(config.d_last, config.d_last)
         self.act = ACTIVATIONS[config.pooler]
 
     def forward(self, hidden: Hidden, real: Real) -> Float[Tensor, "B C"]:
@@ -92,9 +93,9 @@ class SequenceClassificationHead(nn.Module):
     def __init__(self, choice: SequenceClassification, config: ModelConfig) -> None:
         super().__init__()
         self.choice = choice
-        self.dense = nn.Linear(config.d_model, config.d_model) if choice.hidden is not None else None
+        self.dense = nn.Linear(config.d_last, config.d_last) if choice.hidden is not None else None
         self.act = ACTIVATIONS[choice.hidden] if choice.hidden is not None else None
-        self.classify = nn.Linear(config.d_model, len(choice.labels), bias=choice.bias)
+        self.classify = nn.Linear(config.d_last, len(choice.labels), bias=choice.bias)
 
     def forward(self, hidden: Hidden, real: Real, pooled: Float[Tensor, "B C"] | None) -> Float[Tensor, "B L"]:
         """The logits of the labels."""
@@ -102,7 +103,7 @@ class SequenceClassificationHead(nn.Module):
             assert pooled is not None
             x = pooled
         else:
-            x = pool(hidden, real, self.choice.pooling)
+            x = pool(hidden, real, "last" if self.choice.pooling == "eos" else self.choice.pooling)
         if self.training and self.choice.dropout:
             x = F.dropout(x, self.choice.dropout)
         if self.dense is not None and self.act is not None:
@@ -119,7 +120,7 @@ class TokenClassificationHead(nn.Module):
     def __init__(self, choice: TokenClassification, config: ModelConfig) -> None:
         super().__init__()
         self.choice = choice
-        self.classify = nn.Linear(config.d_model, len(choice.labels))
+        self.classify = nn.Linear(config.d_last, len(choice.labels))
 
     def forward(self, hidden: Hidden) -> Float[Tensor, "B T L"]:
         """The logits of the labels."""

@@ -178,6 +178,26 @@ class SlopeBias(Bias):
 
 
 @dataclass(frozen=True, eq=False)
+class RoundedSlopeBias(Bias):
+    """ALiBi in bfloat16: −|r(j) − r(i)| · scale, r the slope times a token's place in its text, rounded (Falcon)."""
+
+    slopes: Float[Tensor, " H"]
+    places: Int[Tensor, "B Tk"]
+    scale: float = 1.0
+
+    def add(self, i: Int[Tensor, " q"], j: Int[Tensor, " k"]) -> Float[Tensor, "B H q k"]:
+        steps = self.slopes.bfloat16()[:, None] * self.places[:, None]  # (B, H, Tk)
+        steps = steps.to(self.slopes.dtype) * self.scale
+        return -(steps[:, :, i, None] - steps[:, :, None, j]).abs()
+
+    def of(self, batch: int, head: int) -> RoundedSlopeBias:
+        return replace(self, slopes=self.slopes[head : head + 1], places=self.places[batch : batch + 1])
+
+    def kept(self) -> RoundedSlopeBias:
+        return replace(self, places=self.places.clone())
+
+
+@dataclass(frozen=True, eq=False)
 class BucketBias(Bias):
     """T5: a trained number per head and distance bucket; nearby distances have a bucket each, far ones share."""
 

@@ -33,9 +33,18 @@ from clearhead.model.masks import BucketBias
 def sinusoids(
     positions: Int[Tensor, "B T"], width: int, choice: Sinusoidal, dtype: torch.dtype = torch.float32
 ) -> Float[Tensor, "B T C"]:
-    """sin and cos of position / 10000^(2i/C) (Vaswani et al. 2017, §3.5), in `choice`'s layout."""
-    i = torch.arange(0, width, 2, device=positions.device, dtype=torch.float64)
-    angles = (positions[..., None] + choice.offset).double() / 10_000.0 ** (i / width)  # (B, T, C/2)
+    """sin and cos of position / 10000^(2i/C) (Vaswani et al. 2017, §3.5), in `choice`'s layout.
+
+    endpoint: of position · 10000^(−i/(C/2 − 1)), in float32, as the models that have it were trained.
+    """
+    places = positions[..., None] + choice.offset
+    if choice.endpoint:
+        step = math.log(10_000.0) / (width // 2 - 1)
+        i = torch.arange(width // 2, device=positions.device, dtype=torch.float32)
+        angles = places.float() * torch.exp(i * -step)  # (B, T, C/2)
+    else:
+        i = torch.arange(0, width, 2, device=positions.device, dtype=torch.float64)
+        angles = places.double() / 10_000.0 ** (i / width)  # (B, T, C/2)
     parts = (angles.sin(), angles.cos())
     if choice.layout == "halves":
         return torch.cat(parts, dim=-1).to(dtype)

@@ -53,6 +53,13 @@ class RecurrentState:
         self.length = 0
         self.value: State | None = None
 
+    def select(self, rows: Int[Tensor, " n"]) -> None:
+        """Keep these rows of the batch, in this order (beam search)."""
+        if isinstance(self.value, tuple):
+            self.value = self.value[0][:, rows], self.value[1][:, rows]
+        elif self.value is not None:
+            self.value = self.value[:, rows]
+
 
 class RecurrentLanguageModel(nn.Module):
     """Ids in, logits out: logits_t = E·h_t with h_t = cell(E[id_t], h_{t−1}); untied, another matrix for E."""

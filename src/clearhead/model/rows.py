@@ -46,6 +46,29 @@ def lengths_of(positions: Ids, documents: Ids | None) -> Ids | None:
     return longest.gather(1, text)
 
 
+def read_again(input_ids: Ids, real: Bool[Tensor, "B T"], start: int | None) -> Ids:
+    """The source one place on, behind the token `start`, or, where that is None, behind each text's own last token."""
+    if start is None:
+        places = torch.arange(input_ids.shape[1], device=input_ids.device)
+        begin = input_ids.gather(1, (places * real).argmax(dim=1, keepdim=True))
+    else:
+        begin = torch.full_like(input_ids[:, :1], start)
+    first = real & (count_positions(real) == 0)
+    return torch.where(first, begin, input_ids.roll(1, dims=1))
+
+
+def end_tokens(input_ids: Ids, real: Bool[Tensor, "B T"], eos: tuple[int, ...]) -> Bool[Tensor, "B T"]:
+    """Which tokens end a text. Raises InputError for a text without one."""
+    ends = real & torch.isin(input_ids, torch.tensor(eos, device=input_ids.device))
+    lacking = (real.any(dim=1) & ~ends.any(dim=1)).nonzero()
+    if len(lacking):
+        raise InputError(
+            f"text {int(lacking[0])} has no end token (id {eos[0]}), whose vector the head reads; "
+            "encode it with its special tokens."
+        )
+    return ends
+
+
 def prefix_columns(prefix: Int[Tensor, " B"], real: Bool[Tensor, "B T"]) -> Int[Tensor, " B"]:
     """How many columns the first `prefix` real tokens of each row take, with the padding among and before them."""
     return (count_positions(real) < prefix[:, None]).sum(dim=1)
@@ -99,7 +122,7 @@ def check_gaps(stack: StackConfig, real: Bool[Tensor, "B T"], documents: Ids | N
 def _measures_columns(stack: StackConfig) -> str | None:
     """What in the stack goes by columns rather than by positions, in words; None where nothing does."""
     match stack.position:
-        case ALiBi():
+        case ALiBi(rounded=False):
             return "ALiBi"
         case T5Bias():
             return "T5's bias"

@@ -10,7 +10,7 @@ from clearhead.model.block import Block
 from clearhead.model.cache import Cache
 from clearhead.model.config import ALiBi, ModelConfig, Rotary, StackConfig, T5Bias
 from clearhead.model.embedding import Embedding
-from clearhead.model.masks import Mask, SlopeBias, Window
+from clearhead.model.masks import Mask, RoundedSlopeBias, SlopeBias, Window
 from clearhead.model.norms import Norm
 from clearhead.model.positions import RelativeBias, Rotation, alibi_slopes
 
@@ -27,16 +27,17 @@ class Stack(nn.Module):
         self.config = stack
         self.bidirectional = bidirectional
         self.embedding = Embedding(config, stack, tokens)
-        layers = 1 if stack.share_layers else stack.n_layers
-        self.blocks = nn.ModuleList(Block(stack, layer, config.d_model) for layer in range(layers))
+        self.blocks = nn.ModuleList(Block(stack, layer, config.d_model) for layer in range(stack.n_blocks))
         self.norm = Norm(stack.norm, config.d_model) if stack.final_norm else None
+        back = self.embedding.around and self.embedding.project is not None
+        self.project = nn.Linear(config.d_model, config.d_last, bias=False) if back else None
         heads = stack.attention_of(0).n_heads
         position = stack.position
         self.bias = RelativeBias(position, heads, bidirectional=bidirectional) if isinstance(position, T5Bias) else None
 
     def block(self, layer: int) -> Block:
         """The block that runs as layer `layer`."""
-        block = self.blocks[0 if self.config.share_layers else layer]
+        block = self.blocks[self.config.block_of(layer)]
         assert isinstance(block, Block)
         return block
 
@@ -69,13 +70,14 @@ class Stack(nn.Module):
         cache: Cache | None = None,
         lengths: Int[Tensor, "B T"] | None = None,
         keep_hidden: bool = False,
-    ) -> tuple[Stream, tuple[Stream, ...]]:
+    ) -> tuple[Float[Tensor, "B T last"], tuple[Float[Tensor, "B T _"], ...]]:
         """The last vectors, and, where asked for, the stream after the embedding and after each block.
 
         lengths: how long the text of each token is, where several are packed into a row; else each row is one text.
         """
         x = self.embedding(input_ids, positions, token_type_ids)
-        mask = self._with_bias(mask, x)
+        places = cache.positions if cache is not None and cache.positions is not None else positions
+        mask = self._with_bias(mask, x, places)
         masks: dict[int | None, Mask] = {}
         rotations: dict[tuple[Rotary, int], Rotation] = {}
         hidden = [x] if keep_hidden else []
@@ -104,16 +106,20 @@ class Stack(nn.Module):
                 hidden.append(x)
         if self.norm is not None:
             x = self.norm(x)
-            if keep_hidden:
-                hidden[-1] = x
+        if self.project is not None:
+            x = self.project(x)
+        if keep_hidden:
+            hidden[-1] = x
         return x, tuple(hidden)
 
-    def _with_bias(self, mask: Mask, x: Stream) -> Mask:
+    def _with_bias(self, mask: Mask, x: Stream, places: Int[Tensor, "B Tk"]) -> Mask:
         if self.bias is not None:
             return mask.plus(self.bias())
-        if isinstance(self.config.position, ALiBi):
-            slopes = alibi_slopes(self.config.attention_of(0).n_heads, self.config.position.max_bias)
-            return mask.plus(SlopeBias(slopes.to(x.device)))
+        alibi = self.config.position
+        if isinstance(alibi, ALiBi):
+            slopes = alibi_slopes(self.config.attention_of(0).n_heads, alibi.max_bias).to(x.device)
+            scale = self.block(0).attention.d_head ** -0.5 if alibi.scaled else 1.0
+            return mask.plus(RoundedSlopeBias(slopes, places, scale) if alibi.rounded else SlopeBias(slopes * scale))
         return mask
 
     @staticmethod

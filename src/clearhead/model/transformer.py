@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from clearhead.errors import ConfigError, InputError
 from clearhead.model.cache import Cache, all_or_nothing
-from clearhead.model.config import ModelConfig
+from clearhead.model.config import ModelConfig, SequenceClassification
 from clearhead.model.embedding import check_shape
 from clearhead.model.heads import (
     LanguageModelHead,
@@ -34,9 +34,11 @@ from clearhead.model.rows import (
     check_documents,
     check_gaps,
     check_prefix,
+    end_tokens,
     lengths_of,
     positions_of,
     prefix_columns,
+    read_again,
     real_tokens,
 )
 from clearhead.model.stack import Stack
@@ -55,7 +57,7 @@ class Output:
     logits: Float[Tensor, "B *rest"] | None = None
     embedding: Float[Tensor, "B C"] | None = None
     pooled: Float[Tensor, "B C"] | None = None
-    hidden_states: tuple[Float[Tensor, "B _ C"], ...] = ()
+    hidden_states: tuple[Float[Tensor, "B _ _"], ...] = ()
     memory: Float[Tensor, "B Tm C"] | None = None
 
 
@@ -86,17 +88,24 @@ class Transformer(nn.Module):
         self,
         stack: Stack,
         hidden: Float[Tensor, "B T C"],
+        ids: Tensor | None,
         real: Bool[Tensor, "B T"],
         states: tuple[Tensor, ...],
         memory: Tensor | None = None,
         last_only: bool = False,
     ) -> Output:
+        """What the head makes of the last vectors. ids: those among which it looks for the end token."""
         pooled = self.pooler(hidden, real) if self.pooler is not None else None
         logits = embedding = None
         match self.head:
             case LanguageModelHead() | MaskedLanguageModelHead():
                 logits = self.head(hidden[:, -1:] if last_only else hidden, stack.embedding.tokens.weight)
             case SequenceClassificationHead():
+                if self.head.choice.pooling == "eos":
+                    if ids is None:
+                        raise InputError("the head reads the vector at the source's end token; give input_ids.")
+                    check_shape("decoder_input_ids", real, ids.shape)
+                    real = end_tokens(ids, real, self.config.tokens.eos)
                 logits = self.head(hidden, real, pooled)
             case TokenClassificationHead():
                 logits = self.head(hidden[:, -1:] if last_only else hidden)
@@ -146,7 +155,7 @@ class Encoder(Transformer):
             lengths=lengths_of(positions, documents),
             keep_hidden=keep_hidden,
         )
-        return self._finish(self.encoder, hidden, real, states)
+        return self._finish(self.encoder, hidden, input_ids, real, states)
 
 
 class Decoder(Transformer):
@@ -209,7 +218,8 @@ class Decoder(Transformer):
                 keep_hidden=keep_hidden,
             )
         states = tuple(state[:, -new:] for state in states)
-        return self._finish(self.decoder, hidden[:, -new:], real[:, -new:], states, last_only=last_only)
+        ids, real = input_ids[:, -new:], real[:, -new:]
+        return self._finish(self.decoder, hidden[:, -new:], ids, real, states, last_only=last_only)
 
     def new_cache(self) -> Cache:
         """An empty cache for this model."""
@@ -243,7 +253,7 @@ class EncoderDecoder(Transformer):
     def forward(
         self,
         input_ids: Ids | None,
-        decoder_input_ids: Int[Tensor, "B Tt"],
+        decoder_input_ids: Int[Tensor, "B Tt"] | None = None,
         *,
         attention_mask: Real | None = None,
         decoder_attention_mask: Bool[Tensor, "B Tt"] | Int[Tensor, "B Tt"] | None = None,
@@ -252,11 +262,14 @@ class EncoderDecoder(Transformer):
         keep_hidden: bool = False,
         last_only: bool = False,
     ) -> Output:
-        """Read the source, and the target so far. memory: `encode`'s result, so that the source is read once;
-        `attention_mask` still says which of it is padding. The rest as in `Decoder`; `hidden_states` has the
-        encoder's states first.
+        """Read the source, and the target so far; a classifier needs no target, it reads the source again.
+
+        memory: `encode`'s result, so that the source is read once; `attention_mask` still says which of it is padding.
+        The rest as in `Decoder`; `hidden_states` has the encoder's states first.
         """
         states: tuple[Tensor, ...] = ()
+        if decoder_input_ids is None:
+            decoder_input_ids, decoder_attention_mask = self._again(input_ids, attention_mask)
         real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
         _check_cache(cache, self.decoder, decoder_input_ids.shape[0])
         positions = cache.next_positions(real) if cache is not None else positions_of(real, None)
@@ -288,7 +301,17 @@ class EncoderDecoder(Transformer):
                 keep_hidden=keep_hidden,
             )
         states = (*states, *(state[:, -new:] for state in more))
-        return self._finish(self.decoder, hidden[:, -new:], real[:, -new:], states, memory, last_only)
+        return self._finish(self.decoder, hidden[:, -new:], input_ids, real[:, -new:], states, memory, last_only)
+
+    def _again(self, input_ids: Ids | None, attention_mask: Real | None) -> tuple[Tensor, Tensor]:
+        """The source as a classifier's target, and which of it is real."""
+        head, start = self.config.head, self.config.tokens.decoder_start
+        if not isinstance(head, SequenceClassification) or input_ids is None:
+            raise InputError("an encoder-decoder needs the target so far: give decoder_input_ids.")
+        if start is None and not head.wrapped:
+            raise InputError("the config names no token for the decoder to start from; set SpecialTokens.decoder_start.")
+        real, _ = real_tokens(input_ids, attention_mask)
+        return read_again(input_ids, real, None if head.wrapped else start), real
 
     def new_cache(self) -> Cache:
         """An empty cache for this model's decoder."""

@@ -24,6 +24,7 @@ class Grid:
     padding, angles that depend on the longest text). cached: whether its cache gives what it gives without one.
     pads: where padding may stand for a class. spare: tensors that nothing reads. inputs: what transformers is called
     with besides, from the config and which tokens are real; by default the positions, where the class takes them.
+    older: whether transformers 4.57 takes such a config at all, which it says in so many words where it does not.
     """
 
     family: str
@@ -36,6 +37,7 @@ class Grid:
     pads: Callable[[str], tuple[str, ...]] = lambda kind: PADS
     spare: Callable[[Any, str], tuple[str, ...]] = lambda config, kind: ()
     inputs: Callable[[Any, Tensor], dict[str, Tensor]] | None = None
+    older: Callable[[Any], bool] = lambda config: True
     examples: int = 20
 
     @property

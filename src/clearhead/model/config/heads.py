@@ -40,17 +40,23 @@ class MaskedLanguageModel:
 
 @dataclass(frozen=True, kw_only=True)
 class SequenceClassification:
-    """One label for the text. pooling: what is read (`pooler`: the model's own). hidden: a dense layer first."""
+    """One label for the text. pooling: what is read (`pooler`: the model's own; `eos`: the last end token's vector).
+    hidden: a dense layer first.
+
+    In an encoder-decoder the decoder reads the source again, one place on, behind its start token (BART, T5), or, where
+    it is `wrapped`, behind the source's own last token (mBART).
+    """
 
     labels: tuple[str, ...]
-    pooling: Pooling | Literal["pooler"] = "first"
+    pooling: Pooling | Literal["pooler", "eos"] = "first"
     hidden: Activation | None = None
     bias: bool = True
+    wrapped: bool = False
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_dropout(self, "dropout")
-        check_choice(self, "pooling", ("first", "last", "mean", "max", "pooler"))
+        check_choice(self, "pooling", ("first", "last", "mean", "max", "pooler", "eos"))
         if self.hidden is not None:
             check_choice(self, "hidden", ACTIVATIONS)
         if not self.labels:

@@ -23,15 +23,17 @@ Activation = Literal["relu", "relu_squared", "gelu", "gelu_tanh", "silu", "tanh"
 
 ACTIVATIONS: tuple[Activation, ...] = get_args(Activation)
 
-NormPlace = Literal["before", "after", "both", "output"]
-"""Where a branch f is normed. before: x + f(N(x)); after: N(x + f(x)); both: x + N(f(N(x))); output: x + N(f(x))."""
+NormPlace = Literal["before", "after", "both", "output", "input"]
+"""Where a branch f is normed. before: x + f(N(x)); after: N(x + f(x)); both: x + N(f(N(x))); output: x + N(f(x));
+input: N(x) + f(N(x)), so that the stream itself is normed."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorm:
-    """(x − mean) / √(var + eps) · w + b (Ba et al. 2016)."""
+    """(x − mean) / √(var + eps) · w + b (Ba et al. 2016), with or without the weight w and the bias b."""
 
     eps: float = 1e-5
+    weight: bool = True
     bias: bool = True
 
     def __post_init__(self) -> None:
@@ -40,10 +42,14 @@ class LayerNorm:
 
 @dataclass(frozen=True, kw_only=True)
 class RMSNorm:
-    """x / √(mean(x²) + eps) · w (Zhang & Sennrich 2019). `plus_one` multiplies by 1 + w instead (Gemma)."""
+    """x / √(mean(x²) + eps) · w (Zhang & Sennrich 2019). `plus_one` multiplies by 1 + w instead (Gemma).
+
+    round_last: in half precision, w multiplies before the result is rounded (OLMo 2), not after (Llama, T5).
+    """
 
     eps: float = 1e-6
     plus_one: bool = False
+    round_last: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self, "eps")
@@ -54,13 +60,19 @@ Norm = LayerNorm | RMSNorm
 
 @dataclass(frozen=True, kw_only=True)
 class QKNorm:
-    """q and k are normalised before they meet: within each `head` (Qwen 3), or over the `width` of all (OLMo 2)."""
+    """q and k are normalised before they meet: within each `head` (Qwen 3), or over the `width` of all (OLMo 2).
+
+    shared: all heads have one norm's weights; else each head has its own (StableLM 2).
+    """
 
     norm: Norm
     over: Literal["head", "width"] = "head"
+    shared: bool = True
 
     def __post_init__(self) -> None:
         check_choice(self, "over", ("head", "width"))
+        if self.over == "width" and not self.shared:
+            raise ConfigError("QKNorm over the width is one norm for all heads; choose over='head', or shared=True.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +98,7 @@ class AttentionConfig:
     d_head: None means d_model / n_heads. scale: None means 1/√d_head. softcap: c·tanh(score/c) (Gemma 2).
     window: a query reads itself and the window−1 tokens before it (and after it, where it may). sinks: one trained
     logit a head joins the softmax and takes weight to nowhere (gpt-oss). rotary: this layer's own, else the stack's.
+    clip: what the projections to q, k and v give is held within ±clip (MPT).
     """
 
     n_heads: int
@@ -97,12 +110,13 @@ class AttentionConfig:
     window: int | None = None
     sinks: bool = False
     qk_norm: QKNorm | None = None
+    clip: float | None = None
     rotary: Rotary | NoPosition | None = None
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         check_counts(self, "n_heads", "n_kv_heads", "d_head", "window")
-        check_numbers(self, "softcap", "scale")
+        check_numbers(self, "softcap", "scale", "clip")
         check_dropout(self, "dropout")
         if self.n_heads % self.kv_heads:
             raise ConfigError(
@@ -162,7 +176,8 @@ class StackConfig:
 
     attention, feedforward: one for all layers, or a tuple with one for each (Gemma's local and global layers).
     cross_attention: what reads the encoder, in a decoder that has one. final_norm: a norm after the last block.
-    share_layers: every layer is the same block (ALBERT). position: how order is told.
+    share_layers: every layer is the same block, or, in `layer_groups` groups, the same as the others of its group
+    (ALBERT). position: how order is told.
     """
 
     n_layers: int
@@ -175,12 +190,13 @@ class StackConfig:
     final_norm: bool = True
     residual: Sequential | Parallel = field(default_factory=Sequential)
     share_layers: bool = False
+    layer_groups: int = 1
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        check_counts(self, "n_layers", at_most=4096)
+        check_counts(self, "n_layers", "layer_groups", at_most=4096)
         check_dropout(self, "dropout")
-        check_choice(self, "norm_place", ("before", "after", "both", "output"))
+        check_choice(self, "norm_place", ("before", "after", "both", "output", "input"))
         for name in ("attention", "feedforward"):
             value = getattr(self, name)
             if isinstance(value, tuple) and len(value) != self.n_layers:
@@ -190,6 +206,13 @@ class StackConfig:
                 )
         if self.share_layers and (isinstance(self.attention, tuple) or isinstance(self.feedforward, tuple)):
             raise ConfigError("StackConfig.share_layers has one block for all layers; give one attention, no tuple.")
+        if self.layer_groups != 1 and not self.share_layers:
+            raise ConfigError("StackConfig.layer_groups are layers that share a block; choose share_layers=True.")
+        if self.n_layers % self.layer_groups:
+            raise ConfigError(
+                f"n_layers={self.n_layers} does not divide into layer_groups={self.layer_groups} equal groups; "
+                f"choose layer_groups that divides {self.n_layers}."
+            )
         if isinstance(self.residual, Parallel):
             if self.norm_place != "before":
                 raise ConfigError(f"a parallel residual normalises before, not {self.norm_place!r}.")
@@ -201,6 +224,15 @@ class StackConfig:
                 raise ConfigError("a layer cannot have rotary positions in a stack of relative biases.")
             if isinstance(self.position, T5Bias | ALiBi) and self.attention_of(layer).n_heads != heads:
                 raise ConfigError("relative biases are one table for all layers; give each layer as many heads.")
+
+    @property
+    def n_blocks(self) -> int:
+        """How many blocks there are: as many as layers, unless layers share them."""
+        return self.layer_groups if self.share_layers else self.n_layers
+
+    def block_of(self, layer: int) -> int:
+        """Which block runs as layer `layer`, both counted from 0."""
+        return layer * self.layer_groups // self.n_layers if self.share_layers else layer
 
     def attention_of(self, layer: int) -> AttentionConfig:
         """The attention of layer `layer`, counted from 0."""

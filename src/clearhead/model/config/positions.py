@@ -19,10 +19,13 @@ class Sinusoidal:
     """Fixed sines and cosines added to the embedding (Vaswani et al. 2017, §3.5).
 
     layout: `interleaved` puts sin at even and cos at odd widths, as the paper; `halves` puts all sines first (Marian).
+    endpoint: the slowest wave turns by exactly 1/10000 a position, as in tensor2tensor's code (M2M-100); the paper's
+    stop one step before it.
     """
 
     layout: Literal["interleaved", "halves"] = "interleaved"
     offset: int = 0
+    endpoint: bool = False
 
     def __post_init__(self) -> None:
         check_choice(self, "layout", ("interleaved", "halves"))
@@ -206,9 +209,15 @@ class T5Bias:
 
 @dataclass(frozen=True, kw_only=True)
 class ALiBi:
-    """Scores fall linearly with distance, at a fixed slope per head (Press et al. 2021)."""
+    """Scores fall linearly with distance, at a fixed slope per head (Press et al. 2021).
+
+    scaled: what is added is divided by √D, as the scores are. rounded: the slope, and its product with a token's place
+    in the text, are rounded to bfloat16. (Falcon does both.)
+    """
 
     max_bias: float = 8.0
+    scaled: bool = False
+    rounded: bool = False
 
     def __post_init__(self) -> None:
         check_numbers(self, "max_bias")

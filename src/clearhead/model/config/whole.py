@@ -16,11 +16,15 @@ from clearhead.model.config.positions import Sinusoidal
 class EmbeddingConfig:
     """From ids to vectors: E[id]·scale + position + token type, then a norm.
 
-    width: the table's own width where it is not d_model (ALBERT, ELECTRA); a projection follows.
+    width: the table's own width where it is not d_model (ALBERT, ELECTRA); a projection follows. project: it follows
+    even where the widths are equal (ALBERT). projected: `in`, as W x + b after the norm; `around`, as W x before the
+    position is added, and the last vectors are led back by W' h, for the head to read (OPT 350m).
     scale: the factor, e.g. √d_model, rounded to the table's dtype as Gemma does. token_types: how many (BERT: 2).
     """
 
     width: int | None = None
+    project: bool = False
+    projected: Literal["in", "around"] = "in"
     scale: float | None = None
     norm: Norm | None = None
     token_types: int = 0
@@ -28,6 +32,7 @@ class EmbeddingConfig:
 
     def __post_init__(self) -> None:
         check_counts(self, "width")
+        check_choice(self, "projected", ("in", "around"))
         check_counts(self, "token_types", at_least=0)
         check_numbers(self, "scale")
         check_dropout(self, "dropout")
@@ -83,7 +88,8 @@ class ModelConfig:
     vocab_size: V. d_model: C, the width of the residual stream. context: the longest text that positions reach.
     An encoder alone reads both ways (BERT); a decoder alone reads what came before (GPT); both together translate (T5).
     pooler: a dense layer with this activation over the first token (BERT), given as `output.pooled`.
-    shared_embedding: encoder and decoder have one table.
+    shared_embedding: encoder and decoder have one table. decoder_vocab_size: how many tokens the decoder knows, where
+    its table is its own and of another language (Marian).
     """
 
     vocab_size: int
@@ -95,17 +101,18 @@ class ModelConfig:
     head: Head | None = None
     pooler: Activation | None = None
     shared_embedding: bool = True
+    decoder_vocab_size: int | None = None
     tokens: SpecialTokens = field(default_factory=SpecialTokens)
     init: Init = field(default_factory=NormalInit)
 
     def __post_init__(self) -> None:
-        check_counts(self, "vocab_size", "d_model", "context")
+        check_counts(self, "vocab_size", "d_model", "context", "decoder_vocab_size")
         if self.pooler is not None:
             check_choice(self, "pooler", ACTIVATIONS)
-        width = self.embedding.width
-        if isinstance(self.head, LanguageModel) and self.head.tied and width is not None and width != self.d_model:
+        if isinstance(self.head, LanguageModel) and self.head.tied and self.table_width != self.d_last:
             raise ConfigError(
-                f"a tied head scores against the embedding, which is {width} wide and not d_model={self.d_model}; "
+                f"a tied head scores against the embedding, which is {self.table_width} wide and not "
+                f"d_model={self.d_model}; "
                 "choose LanguageModel(tied=False), or leave EmbeddingConfig.width out."
             )
         if self.encoder is None and self.decoder is None:
@@ -116,12 +123,16 @@ class ModelConfig:
                 rotary = stack.rotary(layer)
                 if rotary is not None:
                     rotary.width(width)
-            if isinstance(stack.position, Sinusoidal) and (self.embedding.width or self.d_model) % 2:
+            if isinstance(stack.position, Sinusoidal) and self.sum_width % 2:
                 raise ConfigError(f"sinusoidal positions need an even width; d_model={self.d_model} is odd.")
+            if isinstance(stack.position, Sinusoidal) and stack.position.endpoint and self.sum_width < 4:
+                raise ConfigError("sinusoidal positions with an endpoint need two waves or more; choose d_model=4.")
         if self.decoder is not None:
             has_cross = self.decoder.cross_attention is not None
             if self.encoder is not None and not has_cross:
                 raise ConfigError("a decoder beside an encoder needs StackConfig.cross_attention to read it.")
+            if self.encoder is not None and self.d_last != self.d_model:
+                raise ConfigError("an encoder is read at d_model; EmbeddingConfig.projected='around' is for one stack.")
             if self.encoder is None and has_cross:
                 raise ConfigError("StackConfig.cross_attention reads an encoder, and ModelConfig.encoder is None.")
             if has_cross:
@@ -131,11 +142,38 @@ class ModelConfig:
             raise ConfigError("an encoder has nothing to cross-attend to; leave cross_attention out.")
         if isinstance(self.head, SequenceClassification) and self.head.pooling == "pooler" and self.pooler is None:
             raise ConfigError("the head reads the pooler, and ModelConfig.pooler is None; name its activation.")
+        if isinstance(self.head, SequenceClassification) and self.head.pooling == "eos" and not self.tokens.eos:
+            raise ConfigError("the head reads the end token, and SpecialTokens.eos names none; give its id.")
+        if self.target_vocab_size != self.vocab_size and (self.shared_embedding or len(self.stacks) < 2):
+            raise ConfigError(
+                f"decoder_vocab_size={self.decoder_vocab_size} is not vocab_size={self.vocab_size}, and encoder and "
+                "decoder have one table; choose shared_embedding=False in an encoder-decoder, or leave it out."
+            )
 
     @property
     def stacks(self) -> tuple[StackConfig, ...]:
         """The stacks there are, encoder first."""
         return tuple(stack for stack in (self.encoder, self.decoder) if stack is not None)
+
+    @property
+    def target_vocab_size(self) -> int:
+        """How many tokens the decoder knows, and a language model head scores."""
+        return self.decoder_vocab_size if self.decoder_vocab_size is not None else self.vocab_size
+
+    @property
+    def table_width(self) -> int:
+        """The width of the embedding's table."""
+        return self.embedding.width if self.embedding.width is not None else self.d_model
+
+    @property
+    def sum_width(self) -> int:
+        """The width at which token, position and type are added."""
+        return self.table_width if self.embedding.projected == "in" else self.d_model
+
+    @property
+    def d_last(self) -> int:
+        """The width of the last vectors, that the head reads: d_model, unless they are projected back."""
+        return self.d_model if self.embedding.projected == "in" else self.table_width
 
     @property
     def architecture(self) -> Literal["encoder", "decoder", "encoder-decoder"]:
