@@ -301,7 +301,6 @@ def test_what_cannot_write_is_refused_in_one_line() -> None:
         (tiny.decoder(), {"attention_mask": empty}, "text 1 of the batch is nothing but padding"),
         (tiny.translator(), {"attention_mask": empty}, "text 1 of the batch is nothing but padding"),
         (tiny.decoder(), {"attention_mask": torch.ones(2, 5)}, "attention_mask has shape (2, 5) and the ids (2, 4)"),
-        (tiny.decoder(), {"eos": "</s>"}, "is no id and no list of ids; give whole numbers"),
     ):
         with pytest.raises(InputError) as error:
             generate_ids(model, ids, max_new_tokens=2, **given)  # type: ignore[arg-type]

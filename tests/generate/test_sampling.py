@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clearhead.errors import ConfigError
-from clearhead.generate.sampling import adjust, choose, min_p, repetition_penalty, temperature, top_k, top_p
+from clearhead.generate.sampling import (
+    Written,
+    adjust,
+    choose,
+    forbid,
+    force,
+    min_p,
+    no_bad_words,
+    no_repeat,
+    repetition_penalty,
+    seen_in,
+    temperature,
+    top_k,
+    top_p,
+)
 from clearhead.generate.settings import GenerationSettings
 
 FORBIDDEN = -math.inf
@@ -19,6 +34,11 @@ FORBIDDEN = -math.inf
 
 def drawn(seed: int, batch: int = 3, vocabulary: int = 40) -> Tensor:
     return torch.randn(batch, vocabulary, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def written(ids: Tensor, new: int = 0, *, last: bool = False, ends: tuple[int, ...] = ()) -> Written:
+    real = torch.ones_like(ids, dtype=torch.bool)
+    return Written(ids, real, new, last, ends, ids, real)
 
 
 def kept(logits: Tensor) -> list[list[int]]:
@@ -53,22 +73,67 @@ def test_each_rule_is_transformers(seed: int, k: int, p: float, t: float) -> Non
 
 
 def test_all_rules_in_order_are_transformers() -> None:
+    """All at once, at each length of text at which one of them begins or ends to speak."""
     from transformers import GenerationConfig
     from transformers.generation.logits_process import LogitsProcessorList
     from transformers.models.gpt2 import GPT2Config, GPT2LMHeadModel
 
-    config = GenerationConfig(do_sample=True, temperature=0.7, top_k=12, top_p=0.8, min_p=0.02, repetition_penalty=1.3)
+    rules: dict[str, Any] = {
+        "temperature": 0.7,
+        "top_k": 12,
+        "top_p": 0.8,
+        "min_p": 0.02,
+        "repetition_penalty": 1.3,
+        "no_repeat_ngram_size": 2,
+        "encoder_no_repeat_ngram_size": 3,
+        "bad_words_ids": [[3], [5, 6], [7, 8, 9], [1, 2], [30]],
+        "min_length": 4,
+        "forced_bos_token_id": 11,
+        "forced_eos_token_id": [30, 31],
+        "suppress_tokens": [12, 13],
+        "begin_suppress_tokens": [14, 15, 16],
+        "renormalize_logits": True,
+    }
     model = GPT2LMHeadModel(GPT2Config(vocab_size=40, n_embd=8, n_head=1, n_layer=1, n_positions=8))
-    config.num_beams = 1
-    processors: LogitsProcessorList = model._get_logits_processor(config, input_ids_seq_length=7)
-    assert len(processors) == 5
-    settings = GenerationSettings(
-        max_new_tokens=1, temperature=0.7, top_k=12, top_p=0.8, min_p=0.02, repetition_penalty=1.3
+    settings = GenerationSettings(max_new_tokens=1, **rules)
+    for begun in (1, 3):
+        prompt = torch.randint(0, 10, (3, begun))
+        config = GenerationConfig(do_sample=True, num_beams=1, max_length=begun + 6, **rules)
+        model._prepare_special_tokens(config)
+        config._eos_token_tensor = torch.tensor([30, 31])
+        processors: LogitsProcessorList = model._get_logits_processor(config, begun, encoder_input_ids=prompt)
+        assert len(processors) == len(rules)
+        for new in range(6):
+            for seed in range(10):
+                text = torch.cat((prompt, torch.randint(0, 10, (3, new))), dim=1)
+                logits = drawn(seed)
+                there = torch.ones_like(prompt, dtype=torch.bool)
+                now = Written(text, torch.ones_like(text).bool(), new, new == 5, (30, 31), prompt, there)
+                torch.testing.assert_close(adjust(logits, settings, now), processors(text, logits.clone()))
+
+
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 4), length=st.integers(1, 12))
+def test_what_may_not_repeat_is_transformers(seed: int, n: int, length: int) -> None:
+    from transformers.generation.logits_process import (
+        EncoderNoRepeatNGramLogitsProcessor,
+        NoBadWordsLogitsProcessor,
+        NoRepeatNGramLogitsProcessor,
     )
-    for seed in range(20):
-        logits, ids = drawn(seed), torch.randint(0, 40, (3, 7))
-        seen = torch.zeros(3, 40, dtype=torch.bool).scatter(1, ids, True)
-        torch.testing.assert_close(adjust(logits, settings, seen), processors(ids, logits.clone()))
+
+    torch.manual_seed(seed)
+    logits, ids, source = drawn(seed, vocabulary=5), torch.randint(0, 5, (3, length)), torch.randint(0, 5, (3, 7))
+    real, there = torch.ones_like(ids).bool(), torch.ones_like(source).bool()
+    words = torch.randint(0, 5, (4, n)).tolist()
+    pairs = [
+        (no_repeat(logits, ids, real, ids, real, n), NoRepeatNGramLogitsProcessor(n)(ids, logits.clone())),
+        (
+            no_repeat(logits, ids, real, source, there, n),
+            EncoderNoRepeatNGramLogitsProcessor(n, source)(ids, logits.clone()),
+        ),
+        (no_bad_words(logits, ids, real, words), NoBadWordsLogitsProcessor(words)(ids, logits.clone())),
+    ]
+    for ours, theirs in pairs:
+        assert torch.equal(ours, theirs)
 
 
 # ── by definition ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -111,6 +176,21 @@ def test_min_p_is_a_part_of_the_largest_probability() -> None:
 def test_the_penalty_makes_what_was_seen_less_likely_whatever_its_sign() -> None:
     logits, seen = torch.tensor([[2.0, -2.0, 2.0, -2.0]]), torch.tensor([[True, True, False, False]])
     assert repetition_penalty(logits, seen, 2.0).tolist() == [[1.0, -4.0, 2.0, -2.0]]
+
+
+def test_padding_is_no_part_of_a_text() -> None:
+    ids, real = torch.tensor([[0, 0, 3, 0]]), torch.tensor([[False, False, True, True]])
+    logits = torch.zeros(1, 5)
+    assert kept(no_repeat(logits, ids, real, ids, real, 1)) == [[1, 2, 4]]
+    assert kept(no_repeat(logits, ids, real, ids, real, 2)) == [[0, 1, 2, 3, 4]], "0 0 came in the padding alone"
+    assert kept(no_bad_words(logits, ids[:, :3], real[:, :3], [[0, 3, 1], [3, 2]])) == [[0, 1, 3, 4]]
+    assert seen_in(ids, real, 5).tolist() == [[True, False, False, True, False]]
+
+
+def test_ids_are_forbidden_and_forced() -> None:
+    logits = torch.tensor([[1.0, 2.0, 3.0, 4.0]])
+    assert kept(forbid(logits, (1, 99))) == [[0, 2, 3]] and forbid(logits, ()).tolist() == logits.tolist()
+    assert force(logits, (0, 2)).tolist() == [[0.0, FORBIDDEN, 0.0, FORBIDDEN]]
 
 
 # ── choosing ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -179,11 +259,17 @@ def test_a_bad_setting_is_refused_in_one_line(wrong: dict[str, object], says: st
 
 
 def test_greedy_leaves_the_cuts_out_and_keeps_the_penalty() -> None:
-    logits, seen = torch.tensor([[3.0, 2.0]]), torch.tensor([[True, False]])
+    logits, text = torch.tensor([[3.0, 2.0]]), written(torch.tensor([[0]]))
     greedy = GenerationSettings(max_new_tokens=1, top_k=1, top_p=0.1, min_p=0.9)
-    assert greedy.greedy and adjust(logits, greedy) is logits
+    assert greedy.greedy and adjust(logits, greedy, text) is logits
     penalised = GenerationSettings(max_new_tokens=1, repetition_penalty=2.0)
-    assert choose(adjust(logits, penalised, seen)).tolist() == [1]
+    assert choose(adjust(logits, penalised, text)).tolist() == [1]
+
+
+def test_where_everything_is_forbidden_something_is_chosen() -> None:
+    nothing = torch.full((2, 4), FORBIDDEN)
+    for generator in (None, torch.Generator()):
+        assert all(0 <= id < 4 for id in choose(nothing, generator).tolist())
 
 
 def test_the_coldest_temperature_is_finite() -> None:

@@ -1,12 +1,15 @@
 """Sampling. From the logits of the next token to one id. Each rule is a plain function, logits to logits.
 
-A rule that forbids an id sets its logit to −∞; every rule leaves at least one id. p is softmax(logits) throughout.
-They are applied in the order in which they stand here, which is the order of transformers' `generate`.
+A rule that forbids an id sets its logit to −∞. p is softmax(logits) throughout. The rules are applied in the order in
+which they stand here, which is the order of transformers' `generate`; greedy decoding leaves out those that cut off
+the unlikely, and beam search gives log p for logits.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -15,6 +18,32 @@ from torch import Tensor
 from clearhead.generate.settings import GenerationSettings
 
 Logits = Float[Tensor, "B V"]
+Ids = Int[Tensor, "B T"]
+Real = Bool[Tensor, "B T"]
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """What there is when the next id is chosen.
+
+    ids, real: the texts so far, and which of their ids are no padding, which stands on the left. new: how many of the
+    ids are new. last: whether the next one is the last. ends: the ids that end a text. source, source_real: what an
+    encoder-decoder reads, and of a decoder the prompt.
+    """
+
+    ids: Ids
+    real: Real
+    new: int
+    last: bool
+    ends: tuple[int, ...]
+    source: Int[Tensor, "B Ts"]
+    source_real: Bool[Tensor, "B Ts"]
+
+
+def seen_in(ids: Ids, real: Real, vocab_size: int) -> Bool[Tensor, "B V"]:
+    """Which ids of the vocabulary stand in each text."""
+    counts = torch.zeros(ids.shape[0], vocab_size, dtype=torch.long, device=ids.device)
+    return counts.scatter_add_(1, ids.long(), real.long()) > 0
 
 
 def repetition_penalty(logits: Logits, seen: Bool[Tensor, "B V"], penalty: float) -> Logits:
@@ -24,6 +53,43 @@ def repetition_penalty(logits: Logits, seen: Bool[Tensor, "B V"], penalty: float
     """
     lowered = torch.where(logits > 0, logits / penalty, logits * penalty)
     return torch.where(seen, lowered, logits)
+
+
+def no_repeat(
+    logits: Logits, ids: Ids, real: Real, past: Int[Tensor, "B Tp"], past_real: Bool[Tensor, "B Tp"], n: int
+) -> Logits:
+    """No run of n ids that stands in `past` is completed at the end of the text `ids` (Paulus et al. 2018, §2.5)."""
+    if ids.shape[1] < n - 1 or past.shape[1] < n:
+        return logits
+    begun, begun_real = ids[:, ids.shape[1] - (n - 1) :], real[:, ids.shape[1] - (n - 1) :]
+    runs = past.unfold(1, n, 1)
+    same = (runs[..., :-1] == begun[:, None]).all(-1) & past_real.unfold(1, n, 1).all(-1) & begun_real.all(-1)[:, None]
+    counts = torch.zeros_like(logits, dtype=torch.long).scatter_add_(1, runs[..., -1].long(), same.long())
+    return logits.masked_fill(counts > 0, -math.inf)
+
+
+def no_bad_words(logits: Logits, ids: Ids, real: Real, words: Sequence[Sequence[int]]) -> Logits:
+    """No run of ids out of `words` is completed at the end of the text."""
+    forbidden = torch.zeros_like(logits, dtype=torch.bool)
+    for *before, last in words:
+        if len(before) <= ids.shape[1]:
+            begun = slice(ids.shape[1] - len(before), None)
+            forbidden[:, last] |= ((ids[:, begun] == ids.new_tensor(before)) & real[:, begun]).all(-1)
+    return logits.masked_fill(forbidden, -math.inf)
+
+
+def forbid(logits: Logits, ids: Sequence[int]) -> Logits:
+    """None of these ids; one outside the vocabulary never comes anyway."""
+    return logits.masked_fill(_these(logits, ids), -math.inf)
+
+
+def force(logits: Logits, ids: Sequence[int]) -> Logits:
+    """One of these ids and no other; each has the logit 0."""
+    return torch.zeros_like(logits).masked_fill(~_these(logits, ids), -math.inf)
+
+
+def _these(logits: Logits, ids: Sequence[int]) -> Bool[Tensor, " V"]:
+    return torch.isin(torch.arange(logits.shape[-1], device=logits.device), torch.tensor(ids, device=logits.device))
 
 
 def temperature(logits: Logits, value: float) -> Logits:
@@ -67,20 +133,54 @@ def choose(logits: Logits, generator: torch.Generator | None = None) -> Int[Tens
         return logits.argmax(-1)
     cumulative = logits.double().softmax(-1).cumsum(-1)
     u = torch.rand(logits.shape[0], 1, generator=generator, dtype=torch.float64).to(logits.device)
-    return torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)[:, 0]
+    drawn = torch.searchsorted(cumulative, u * cumulative[:, -1:], right=True)[:, 0]
+    return drawn.clamp(max=logits.shape[-1] - 1)  # where every id is forbidden, nothing can be drawn: the last
 
 
-def adjust(logits: Logits, settings: GenerationSettings, seen: Bool[Tensor, "B V"] | None = None) -> Logits:
-    """All that the settings ask for, in order. What cuts off the unlikely is left out where the likeliest is taken."""
-    if settings.repetition_penalty is not None and seen is not None:
+def adjust(logits: Logits, settings: GenerationSettings, written: Written) -> Logits:
+    """All that the settings ask for, in order."""
+    logits = _hold_down(logits, settings, written)
+    logits = _force(logits, settings, written)
+    if not settings.greedy:
+        logits = temperature(logits, settings.temperature)
+        if settings.top_k is not None:
+            logits = top_k(logits, settings.top_k)
+        if settings.top_p is not None:
+            logits = top_p(logits, settings.top_p)
+        if settings.min_p is not None:
+            logits = min_p(logits, settings.min_p)
+    return logits.log_softmax(-1) if settings.renormalize_logits else logits
+
+
+def _hold_down(logits: Logits, settings: GenerationSettings, written: Written) -> Logits:
+    ids, real = written.ids, written.real
+    if settings.repetition_penalty is not None:
+        seen = seen_in(ids, real, logits.shape[-1])
         logits = repetition_penalty(logits, seen, settings.repetition_penalty)
-    if settings.greedy:
-        return logits
-    logits = temperature(logits, settings.temperature)
-    if settings.top_k is not None:
-        logits = top_k(logits, settings.top_k)
-    if settings.top_p is not None:
-        logits = top_p(logits, settings.top_p)
-    if settings.min_p is not None:
-        logits = min_p(logits, settings.min_p)
+    if settings.no_repeat_ngram_size:
+        logits = no_repeat(logits, ids, real, ids, real, settings.no_repeat_ngram_size)
+    if settings.encoder_no_repeat_ngram_size:
+        past = written.source, written.source_real
+        logits = no_repeat(logits, ids, real, *past, settings.encoder_no_repeat_ngram_size)
+    if settings.bad_words_ids:
+        words = [run for run in settings.bad_words_ids if len(run) > 1 or run[0] not in written.ends]
+        logits = no_bad_words(logits, ids, real, words)
+    if settings.min_new_tokens is not None:
+        early = written.new < settings.min_new_tokens
+    else:
+        early = settings.min_length is not None and ids.shape[1] < settings.min_length
+    return forbid(logits, written.ends) if early else logits
+
+
+def _force(logits: Logits, settings: GenerationSettings, written: Written) -> Logits:
+    columns, first = written.ids.shape[1], settings.forced_bos_token_id
+    if first is not None and columns == 1:
+        logits = force(logits, (first,))
+    if settings.forced_eos_token_id is not None and written.last:
+        logits = force(logits, settings.ids("forced_eos_token_id"))
+    if settings.suppress_tokens is not None:
+        logits = forbid(logits, settings.ids("suppress_tokens"))
+    forced = 1 if first is not None and columns - written.new == 1 else 0  # what follows a forced id is the first
+    if settings.begin_suppress_tokens is not None and written.new == forced:
+        logits = forbid(logits, settings.ids("begin_suppress_tokens"))
     return logits
