@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
@@ -19,7 +20,10 @@ from clearhead.errors import ClearheadError
 COMMANDS = {
     "look": "what every attention head reads in a text: in the terminal, as a page, or as JSON",
     "explore": "the same in the browser, for any text you type",
-    "generate": "continue a prompt",
+    "generate": "continue a prompt, or translate or sum it up, as the model does",
+    "fill": "what fits in a gap, by a masked language model",
+    "classify": "the labels of a text or of its tokens",
+    "embed": "one vector for each text, as JSON lines or as a .npy file",
     "export": "write a model as a Hugging Face folder",
     "inspect": "what a model is made of",
 }
@@ -111,6 +115,7 @@ def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int
 
 
 def _refuse(message: str) -> int:
+    message = re.sub(r"GenerationSettings\.(\w+)=", lambda field: f"--{field[1].replace('_', '-')} ", message)
     line = str(ClearheadError(message))  # what cannot be printed is escaped there
     print(f"clearhead: {' '.join(line.split())}", file=sys.stderr)
     return 2

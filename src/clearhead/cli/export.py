@@ -7,15 +7,18 @@ from typing import Annotated
 
 import typer
 
+from clearhead.cli.options import Pickle
+
 
 def export(
     model: Annotated[str, typer.Argument(help="a folder, a hub id, or an embedded name", show_default=False)],
     folder: Annotated[Path, typer.Argument(help="where to write", show_default=False)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there")] = False,
+    pickle: Pickle = False,
 ) -> None:
     """Write MODEL to FOLDER: config.json, model.safetensors and the tokenizer's files. All of it or nothing."""
     import clearhead
 
-    lm = clearhead.load(model)
+    lm = clearhead.load(model, pickle=pickle)
     written = clearhead.export(lm, folder, overwrite=overwrite)
     print(f"{written}: {lm.name}, {lm.model.n_parameters():,} parameters")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from clearhead.cli.options import Pickle
 from clearhead.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def look(
     ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write one self-contained page instead")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="write JSON to stdout instead")] = False,
+    pickle: Pickle = False,
 ) -> None:
     """Show what every attention head of MODEL reads in TEXT.
 
@@ -64,7 +66,7 @@ def look(
 
     import clearhead
 
-    lm = clearhead.load(model)
+    lm = clearhead.load(model, pickle=pickle)
     seen = lm.look(text, target)
     chosen = _kinds(seen, kind.value if kind is not None else None, several=layer is None and ask is None)
     if layer is not None and head is not None:
