@@ -141,7 +141,7 @@ def test_a_folder_without_config_or_weights_is_named(tmp_path: Path, folder: Pat
 def test_an_unknown_family_names_those_we_have(folder: Path) -> None:
     for kind in ("xlnet", ..., None, ["llama"], 3):
         support.change_config(folder, model_type=kind)
-        with pytest.raises(UnknownFamilyError, match="bert, gpt2, llama"):
+        with pytest.raises(UnknownFamilyError, match=r"bert, .*gpt2, .*llama"):
             load(folder)
 
 

@@ -68,6 +68,14 @@ def test_leading_adds_and_takes_an_axis() -> None:
     assert row.split(torch.zeros(1, 5), (torch.zeros(5),), choice)[0].shape == (5,)
 
 
+def test_a_tensor_in_pieces_is_stacked_and_cut_again() -> None:
+    row, ours, choice = rules.Stacked("norms.{piece}.weight", "norm.weight"), (torch.randn(3, 4),), config(1, 1, 2)
+    assert row.names(ours) == ("norms.0.weight", "norms.1.weight", "norms.2.weight")
+    pieces = tuple(row.piece(number, ours, choice) for number in range(3))
+    assert all(piece.shape == row.shape(ours, choice) == (4,) for piece in pieces)
+    assert torch.equal(row.gather(pieces, ours, choice)[0], ours[0])
+
+
 @pytest.mark.parametrize("passes", [True, False])
 def test_rows_under_a_condition(passes: bool) -> None:
     same = rules.Same("a", "b")

@@ -98,7 +98,7 @@ def _by_distance(call: Call) -> Float[Tensor, "H distances"] | None:
     tables = [bias for bias in mask.biases if not isinstance(bias, SlopeBias | BucketBias)]
     if tables:
         raise LensError(
-            f"this model's bias is a {type(tables[0]).__name__}, written out for every pair of tokens, which the page "
+            f"this model's bias is a {type(tables[0]).__name__}, a number for every pair of tokens, which the page "
             "cannot hold; use clearhead explore for it."
         )
     rows, cols = call.shape
