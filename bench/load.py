@@ -19,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +40,9 @@ def make(kind: str, folder: Path, *, quick: bool) -> Path:
     if kind == "gpt2":
         config = presets.gpt2(n_layers=1) if quick else presets.gpt2()
     else:
-        sizes = {"n_layers": 2 if quick else 20, "n_heads": 10, "n_kv_heads": 5, "d_model": 640, "d_ff": 1792, "vocab_size": 32_000}
-        config = presets.llama(**sizes, context=2048, tied=False)
-    model = build(replace(config)).eval()
-    return export(model, folder / kind, family=kind)
+        sizes = {"n_layers": 2 if quick else 20, "n_heads": 10, "n_kv_heads": 5, "d_model": 640, "d_ff": 1792}
+        config = presets.llama(**sizes, vocab_size=32_000, context=2048, tied=False)
+    return export(build(config).eval(), folder / kind, family=kind)
 
 
 def touched(model: torch.nn.Module) -> torch.nn.Module:

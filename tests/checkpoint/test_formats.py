@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -345,3 +347,50 @@ def test_a_pipe_is_not_waited_for(make: Callable[[Path], None], tmp_path: Path) 
         make(tmp_path / name)
         with pytest.raises(ClearheadError):
             load(tmp_path / name)
+
+
+def test_the_flag_on_the_command_line(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from clearhead import cli
+
+    pickled = writers.write_bin(folder, tmp_path / "bin")
+    assert cli.main(["export", str(pickled), str(tmp_path / "out")]) == 2
+    assert "--pickle" in capsys.readouterr().err
+    assert cli.main(["export", str(pickled), str(tmp_path / "out"), "--pickle"]) == 0
+    same(load(tmp_path / "out"), load(folder))
+
+
+# ── memory ───────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+GROWTH = """
+import sys
+from pathlib import Path
+from bench.measure import peak_bytes
+from clearhead.checkpoint import load
+folder, dtype = Path(sys.argv[1]), sys.argv[2]
+def run():
+    lm = load(folder, dtype=dtype)
+    for parameter in lm.model.parameters():
+        parameter.float().sum()
+    return lm
+load(folder)
+print(peak_bytes(run) / (folder / "model.safetensors").stat().st_size)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="peak memory is asked of Linux")
+@pytest.mark.parametrize(("dtype", "most"), [("float32", 1.15), ("bfloat16", 1.0)])
+def test_a_model_takes_no_more_memory_than_its_file(dtype: str, most: float, tmp_path: Path) -> None:
+    """60 MB in many small tensors; the bench does it with 500 MB, and takes the time."""
+    from clearhead.model import build, presets
+
+    sizes = {"n_layers": 12, "n_heads": 8, "n_kv_heads": 8, "d_model": 320, "d_ff": 896, "vocab_size": 500}
+    export(build(presets.llama(**sizes, context=64, tied=True)), tmp_path / "wide", family="llama")
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    done = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(tmp_path / "wide"), dtype],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**environment, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[2]), *sys.path])},
+    )
+    assert float(done.stdout) <= most

@@ -241,3 +241,16 @@ def test_half_written_tensors_are_all_on_disk_before_the_name_is(folder: Path, t
         export(load(folder), tmp_path / "new")
     assert seen and not any(seen)
     assert json.loads((tmp_path / "new" / "config.json").read_text())["model_type"] == "llama"
+
+
+def test_what_an_old_config_says_of_generation_is_in_the_file_that_is_read_now(folder: Path, tmp_path: Path) -> None:
+    """Once there is a generation_config.json, nobody looks for these keys in config.json any more."""
+    transformers = pytest.importorskip("transformers")
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    says = {"num_beams": 3, "max_length": 17, "repetition_penalty": 1.2, "forced_eos_token_id": 2}
+    support.change_config(folder, **says, task_specific_params={"summarization": {"num_beams": 9}}, eos_token_id=[2, 3])
+    export(load(folder), tmp_path / "out")
+    written = json.loads((tmp_path / "out" / "generation_config.json").read_text())
+    assert written.items() >= says.items() and "task_specific_params" not in written
+    theirs = transformers.GenerationConfig.from_pretrained(tmp_path / "out")
+    assert theirs.num_beams == 3 and theirs.max_length == 17 and theirs.eos_token_id == [2, 3]

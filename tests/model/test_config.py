@@ -143,9 +143,14 @@ REFUSED: list[tuple[Callable[[], object], str]] = [
         lambda: model(head=c.SequenceClassification(labels=("a",), pooling="eos")),
         "the head reads the end token, and SpecialTokens.eos names none",
     ),
-    (lambda: model(decoder_vocab_size=7), "decoder_vocab_size=7 is not vocab_size=10, and encoder and decoder have one"),
     (
-        lambda: model(decoder=tiny.stack(c.Sinusoidal(endpoint=True), attention=c.AttentionConfig(n_heads=1)), d_model=2),
+        lambda: model(decoder_vocab_size=7),
+        "decoder_vocab_size=7 is not vocab_size=10, and encoder and decoder have one",
+    ),
+    (
+        lambda: model(
+            decoder=tiny.stack(c.Sinusoidal(endpoint=True), attention=c.AttentionConfig(n_heads=1)), d_model=2
+        ),
         "sinusoidal positions with an endpoint need two waves or more",
     ),
     (lambda: model(pooler="x"), "ModelConfig.pooler='x'"),

@@ -23,7 +23,7 @@ from transformers import (
 )
 
 from clearhead.checkpoint import export, load
-from clearhead.errors import CheckpointError, UnknownKeyError
+from clearhead.errors import CheckpointError, UnknownFamilyError, UnknownKeyError
 from clearhead.model import Decoder, Encoder
 from tests.parity import support
 from tests.parity.grids.gemma import GLOBAL, LOCAL, by_length_somewhere, gemma3, small, small2, small3
@@ -197,4 +197,10 @@ def test_gemma_3_that_reads_both_ways_is_an_encoder(config: Gemma3TextConfig, cl
 def test_a_language_model_that_reads_both_ways_is_refused(tmp_path: Path) -> None:
     support.tiny(Gemma3ForCausalLM, small3(use_bidirectional_attention=True)).save_pretrained(tmp_path)
     with pytest.raises(UnknownKeyError, match="Gemma3ForCausalLM"):
+        load(tmp_path)
+
+
+def test_gemma_3_with_its_eyes_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": {}, "vision_config": {}}))
+    with pytest.raises(UnknownFamilyError, match=r"model_type='gemma3' .* gemma3_text"):
         load(tmp_path)

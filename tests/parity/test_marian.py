@@ -84,7 +84,7 @@ def test_pegasus_without_stored_sinusoids_is_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stored", ["one table", "three tables"])
 def test_a_shared_table_that_is_not_the_heads(stored: str, tmp_path: Path) -> None:
-    """transformers 4 has one table and a head; version 5 lets every table go its own way, `shared` with none to read."""
+    """transformers 4 has one table and a head; version 5 lets every table go its own way, and never reads `shared`."""
     theirs = support.tiny(MarianMTModel, MarianConfig(**SMALL, tie_word_embeddings=False))
     if stored == "one table":
         for stack in (theirs.model.encoder, theirs.model.decoder):

@@ -56,7 +56,7 @@ def classify(lm: Loaded, text: str, pair: str | None, aggregation: Aggregation) 
     encoding = lm.tokenizer.encode(text, pair)
     check_fits(lm.config, len(encoding))
     ids, types = (torch.tensor([each], device=model.device) for each in (encoding.ids, encoding.type_ids))
-    more = {"token_type_ids": types} if bool(types.any()) else {}
+    more = {"token_type_ids": types} if lm.config.embedding.token_types > 1 and bool(types.any()) else {}
     with torch.inference_mode(), without_dropout(model):
         logits = model(ids, **more).logits
     assert logits is not None

@@ -1,4 +1,4 @@
-"""What BART and the encoder-decoders after it share: the keys of their configs, their classes, the names of their tensors."""
+"""What BART and the encoder-decoders after it share: the keys of their configs, their classes, their tensors' names."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from clearhead.checkpoint.heads_rule import UNNAMED, Architecture, Heads
 from clearhead.checkpoint.places import Places
 from clearhead.checkpoint.rules import Copy, Fixed, Leading, Row, Same, When, both, with_head
 from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.errors import CheckpointError
 from clearhead.model.config import (
     AttentionConfig,
     EmbeddingConfig,
@@ -31,6 +32,8 @@ from clearhead.model.positions import sinusoids
 STACKS = ("encoder", "decoder")
 TABLES = ("encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
 """Each stack's table of tokens, where the two are not the one called `shared`."""
+LARGEST_TABLE = 2**30
+"""Numbers in a table of sinusoids; such a table is made from a config that any file may hold."""
 BY_EOS = SequenceClassification(labels=UNNAMED, pooling="eos", hidden="tanh")
 """How BART labels a text: by what the decoder, which reads the text again, says at its end token."""
 
@@ -62,7 +65,7 @@ def pair_template(position: Position, *, norms: NormPlace, embedding_norm: bool 
 
 def _read_width(foreign: Foreign, scaled: bool) -> Places:
     width = foreign.whole("d_model", 1024)
-    return {"d_model": width, "embedding.scale": width**0.5 if foreign.flag("scale_embedding", scaled) else None}
+    return {"d_model": width, "embedding.scale": abs(width) ** 0.5 if foreign.flag("scale_embedding", scaled) else None}
 
 
 def _write_width(config: ModelConfig) -> dict[str, Any]:
@@ -239,6 +242,10 @@ def sinusoid_tables(*, written: bool) -> tuple[Fixed, ...]:
 
     def make(config: ModelConfig) -> Tensor:
         assert config.decoder is not None and isinstance(config.decoder.position, Sinusoidal)
+        if config.context * config.d_model > LARGEST_TABLE:
+            raise CheckpointError(
+                f"a table of {config.context:,} sinusoids is too large to be written; shorten context."
+            )
         table: Tensor = sinusoids(torch.arange(config.context)[None], config.d_model, config.decoder.position)[0]
         return table
 

@@ -54,7 +54,7 @@ _DECODING = "it tells generation what to do, not the model what to compute"
 _OUTPUT = "it chooses what a call returns, not what is computed"
 _TRAINING = "it speaks of training or of files, not of what is computed"
 
-_GENERATION = (
+GENERATION_KEYS = (
     *("max_length", "min_length", "max_new_tokens", "do_sample", "early_stopping", "num_beams", "num_beam_groups"),
     *("temperature", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "diversity_penalty"),
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "prefix"),
@@ -72,7 +72,7 @@ _FILES = (
 
 COMMON: tuple[ConfigRow, ...] = (
     Ignored("model_type", "it chose the table that reads the rest", keep=False),
-    *(Ignored(key, _DECODING) for key in _GENERATION),
+    *(Ignored(key, _DECODING) for key in GENERATION_KEYS),
     *(Ignored(key, _OUTPUT) for key in _RETURNS),
     *(Ignored(key, _TRAINING) for key in _FILES),
     Ignored("dtype", "the weights' own dtype decides", keep=False),

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.checkpoint import families
+from clearhead.checkpoint.common import GENERATION_KEYS
 from clearhead.checkpoint.family import Family, is_code
 from clearhead.checkpoint.finding import find
 from clearhead.checkpoint.planned import plan_model
@@ -179,7 +180,7 @@ def export(
     target = resolved(Path(folder))
     with new_folder(target, overwrite=overwrite) as work:
         write_json(work / CONFIG, keys)
-        generation = _generation(what.foreign.generation, config)
+        generation = _generation(what.foreign, config)
         if generation is not None:
             write_json(work / GENERATION, generation)
         write_safetensors(work, tensors, most=max_shard_size)
@@ -213,10 +214,14 @@ def _few(reasons: Iterable[str]) -> str:
     return " | ".join(list(reasons)[:3])
 
 
-def _generation(kept: dict[str, Any] | None, config: ModelConfig) -> dict[str, Any] | None:
-    """generation_config.json: the checkpoint's own, without what names code, or the ids of a model that writes."""
-    if kept is not None:
-        return {key: value for key, value in kept.items() if not is_code(key)}
+def _generation(foreign: Foreign, config: ModelConfig) -> dict[str, Any] | None:
+    """generation_config.json: the checkpoint's own, without what names code.
+
+    Where it has none: the ids of a model that writes, and what an older config.json said of generation, which nobody
+    looks for there any more once there is a generation_config.json.
+    """
+    if foreign.generation is not None:
+        return {key: value for key, value in foreign.generation.items() if not is_code(key)}
     if not isinstance(config.head, LanguageModel):
         return None
     tokens = config.tokens
@@ -227,4 +232,5 @@ def _generation(kept: dict[str, Any] | None, config: ModelConfig) -> dict[str, A
         "eos_token_id": eos,
         "decoder_start_token_id": tokens.decoder_start,
     }
-    return {key: value for key, value in ids.items() if value is not None}
+    older = {key: foreign.config.get(key) for key in GENERATION_KEYS if key not in ("prefix", "task_specific_params")}
+    return {key: value for key, value in {**older, **ids}.items() if value is not None and not is_code(key)}

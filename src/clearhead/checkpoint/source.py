@@ -164,7 +164,8 @@ def _meta_tokenizer(folder: Path) -> Tokenizer | None:
     if is_tiktoken(path):
         return load_tiktoken(path)
     backend, roles = from_sentencepiece(read_bytes(path), {"tokenizer_class": "LlamaTokenizer"})
-    return Tokenizer.from_backend(backend, **{f"{role}_token": token for role, token in roles.items()})
+    named: dict[str, Any] = {f"{role}_token": token for role, token in roles.items()}
+    return Tokenizer.from_backend(backend, **named)
 
 
 def _vocabulary_beside(path: Path, size: int) -> Tokenizer | None:

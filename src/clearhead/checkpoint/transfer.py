@@ -142,9 +142,7 @@ def _layers(config: ModelConfig) -> int:
     return max(stack.n_layers for stack in config.stacks)
 
 
-def _steps(
-    rows: tuple[Plain, ...], config: ModelConfig, ours: Mapping[str, Tensor]
-) -> tuple[list[Step], set[str]]:
+def _steps(rows: tuple[Plain, ...], config: ModelConfig, ours: Mapping[str, Tensor]) -> tuple[list[Step], set[str]]:
     """The rows, layer by layer, whose tensors of ours the model has; and the tensors for which there is no row."""
     steps: list[Step] = []
     left = set(ours)
@@ -214,13 +212,15 @@ def _settle_fixed(
         assert isinstance(row, Fixed)
         expected, found = row.shape(config), tensors.shapes[actual]
         if expected != found:
-            raise CheckpointError(f"{tensors.where}: {actual} has the shape {found}, and the config asks for {expected}.")
+            raise CheckpointError(
+                f"{tensors.where}: {actual} has the shape {found}, and the config asks for {expected}."
+            )
+        nearly = max(1e-3, 2 * torch.finfo(tensors.dtype(actual)).eps)
         stored = tensors.read(actual)
-        nearly = max(1e-3, 2 * torch.finfo(stored.dtype).eps)
         if not torch.allclose(stored.float(), row.make(config).to(stored.dtype).float(), rtol=0.0, atol=nearly):
             raise CheckpointError(
-                f"{tensors.where}: {actual} holds other numbers than those that its model_type stands for; no other are "
-                "run here."
+                f"{tensors.where}: {actual} holds other numbers than its model_type stands for, and no others are run; "
+                "restore the original file."
             )
         tensors.release(actual)
         fates[actual] = Account(actual, "ignored", "worked out from the config, with the same numbers")

@@ -111,7 +111,8 @@ def _norm(choice: Norm) -> str:
 def _embedding(config: ModelConfig, stack: StackConfig) -> str:
     choice = config.embedding
     width = choice.width if choice.width is not None else config.d_model
-    parts = [f"embedding {config.vocab_size:,} × {width:,}"]
+    vocab_size = config.target_vocab_size if stack is config.decoder else config.vocab_size
+    parts = [f"embedding {vocab_size:,} × {width:,}"]
     if choice.scale is not None:
         parts[0] += f", times {choice.scale:.4g}"
     if choice.token_types:
@@ -218,7 +219,7 @@ def _head(config: ModelConfig) -> list[str]:
     lines = [_node(f"pooler, {config.pooler} over the first token"), _at("│")] if config.pooler is not None else []
     match config.head:
         case LanguageModel(tied=tied):
-            says = f"language model, {config.vocab_size:,} logits" + (", tied to the embedding" if tied else "")
+            says = f"language model, {config.target_vocab_size:,} logits" + (", tied to the embedding" if tied else "")
         case MaskedLanguageModel(tied=tied):
             says = f"masked language model, {config.vocab_size:,} logits" + (", tied to the embedding" if tied else "")
         case SequenceClassification(labels=labels):

@@ -46,19 +46,32 @@ def lengths_of(positions: Ids, documents: Ids | None) -> Ids | None:
     return longest.gather(1, text)
 
 
-def read_again(input_ids: Ids, real: Bool[Tensor, "B T"], start: int | None) -> Ids:
-    """The source one place on, behind the token `start`, or, where that is None, behind each text's own last token."""
-    if start is None:
+def read_again(
+    input_ids: Ids | None, attention_mask: Real | None, start: int | None, *, wrapped: bool
+) -> tuple[Ids, Bool[Tensor, "B T"]]:
+    """The source one place on, behind the token `start`, or, `wrapped`, behind its own last one; and which is real.
+
+    Raises InputError where there is no source, or no token to start from.
+    """
+    if input_ids is None:
+        raise InputError("the classifier reads the source twice; give input_ids.")
+    real, _ = real_tokens(input_ids, attention_mask)
+    if wrapped:
         places = torch.arange(input_ids.shape[1], device=input_ids.device)
         begin = input_ids.gather(1, (places * real).argmax(dim=1, keepdim=True))
-    else:
+    elif start is not None:
         begin = torch.full_like(input_ids[:, :1], start)
+    else:
+        raise InputError("the config names no token for the decoder to start from; set SpecialTokens.decoder_start.")
     first = real & (count_positions(real) == 0)
-    return torch.where(first, begin, input_ids.roll(1, dims=1))
+    return torch.where(first, begin, input_ids.roll(1, dims=1)), real
 
 
-def end_tokens(input_ids: Ids, real: Bool[Tensor, "B T"], eos: tuple[int, ...]) -> Bool[Tensor, "B T"]:
-    """Which tokens end a text. Raises InputError for a text without one."""
+def end_tokens(input_ids: Ids | None, real: Bool[Tensor, "B T"], eos: tuple[int, ...]) -> Bool[Tensor, "B T"]:
+    """Which of the source's tokens end a text. Raises InputError for a text without one, and without a source."""
+    if input_ids is None:
+        raise InputError("the head reads the vector at the source's end token; give input_ids.")
+    check_shape("decoder_input_ids", real, input_ids.shape)
     ends = real & torch.isin(input_ids, torch.tensor(eos, device=input_ids.device))
     lacking = (real.any(dim=1) & ~ends.any(dim=1)).nonzero()
     if len(lacking):

@@ -102,9 +102,6 @@ class Transformer(nn.Module):
                 logits = self.head(hidden[:, -1:] if last_only else hidden, stack.embedding.tokens.weight)
             case SequenceClassificationHead():
                 if self.head.choice.pooling == "eos":
-                    if ids is None:
-                        raise InputError("the head reads the vector at the source's end token; give input_ids.")
-                    check_shape("decoder_input_ids", real, ids.shape)
                     real = end_tokens(ids, real, self.config.tokens.eos)
                 logits = self.head(hidden, real, pooled)
             case TokenClassificationHead():
@@ -268,8 +265,12 @@ class EncoderDecoder(Transformer):
         The rest as in `Decoder`; `hidden_states` has the encoder's states first.
         """
         states: tuple[Tensor, ...] = ()
+        head, start = self.config.head, self.config.tokens.decoder_start
         if decoder_input_ids is None:
-            decoder_input_ids, decoder_attention_mask = self._again(input_ids, attention_mask)
+            if not isinstance(head, SequenceClassification):
+                raise InputError("an encoder-decoder needs the target so far: give decoder_input_ids.")
+            again = read_again(input_ids, attention_mask, start, wrapped=head.wrapped)
+            decoder_input_ids, decoder_attention_mask = again
         real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
         _check_cache(cache, self.decoder, decoder_input_ids.shape[0])
         positions = cache.next_positions(real) if cache is not None else positions_of(real, None)
@@ -302,16 +303,6 @@ class EncoderDecoder(Transformer):
             )
         states = (*states, *(state[:, -new:] for state in more))
         return self._finish(self.decoder, hidden[:, -new:], input_ids, real[:, -new:], states, memory, last_only)
-
-    def _again(self, input_ids: Ids | None, attention_mask: Real | None) -> tuple[Tensor, Tensor]:
-        """The source as a classifier's target, and which of it is real."""
-        head, start = self.config.head, self.config.tokens.decoder_start
-        if not isinstance(head, SequenceClassification) or input_ids is None:
-            raise InputError("an encoder-decoder needs the target so far: give decoder_input_ids.")
-        if start is None and not head.wrapped:
-            raise InputError("the config names no token for the decoder to start from; set SpecialTokens.decoder_start.")
-        real, _ = real_tokens(input_ids, attention_mask)
-        return read_again(input_ids, real, None if head.wrapped else start), real
 
     def new_cache(self) -> Cache:
         """An empty cache for this model's decoder."""

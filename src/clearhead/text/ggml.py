@@ -61,7 +61,7 @@ def load_ggml(metadata: Mapping[str, Any]) -> Tokenizer | None:
     kinds = _kinds(metadata, len(tokens))
     roles = {role: _role(metadata, name, tokens) for role, name in ROLES.items()}
     backend = _bytes(metadata, tokens, kinds) if kind == "gpt2" else _pieces(metadata, tokens, kinds, str(kind))
-    named = {f"{role}_token": token for role, token in roles.items() if token is not None}
+    named: dict[str, Any] = {f"{role}_token": token for role, token in roles.items() if token is not None}
     _surround(metadata, backend, str(kind), roles)
     template = metadata.get("tokenizer.chat_template")
     return Tokenizer.from_backend(backend, chat_template=template if isinstance(template, str) else None, **named)
@@ -137,10 +137,13 @@ def _bytes(metadata: Mapping[str, Any], tokens: list[str], kinds: list[Kind]) ->
         backend = Backend(BPE(vocabulary, merges, ignore_merges=pattern in WHOLE_FIRST))
         if pattern in COMPOSED:
             backend.normalizer = normalizers.NFC()
-        cuts = [pre_tokenizers.Digits(individual_digits=True)] if pattern in SINGLE_DIGITS else []
-        cuts.append(pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated"))
-        bytes_last = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-        backend.pre_tokenizer = pre_tokenizers.Sequence([*cuts, bytes_last])
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                *([pre_tokenizers.Digits(individual_digits=True)] if pattern in SINGLE_DIGITS else []),
+                pre_tokenizers.Split(Regex(PATTERNS[pattern]), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
         backend.decoder = decoders.ByteLevel()
         of_kind = list(zip(tokens, kinds, strict=True))
         special = [token for token, kind in of_kind if kind in (Kind.CONTROL, Kind.UNKNOWN)]

@@ -45,7 +45,9 @@ def load_llama2c(path: str | os.PathLike[str]) -> Tokenizer:
         if texts[id] not in (f"<0x{byte:02X}>", chr(byte)):
             raise TokenizerError(f"{path}: piece {id} is {texts[id][:40]!r}, and should stand for byte {byte}")
         texts[id], kinds[id] = f"<0x{byte:02X}>", Kind.BYTE
-    pieces = [Piece(text.replace(" ", SPACE), *rest) for text, *rest in zip(texts, scores, kinds, strict=True)]
+    pieces = [
+        Piece(text.replace(" ", SPACE), *how) for text, how in zip(texts, zip(scores, kinds, strict=True), strict=True)
+    ]
     if len({piece.text for piece in pieces}) != len(pieces):
         raise TokenizerError(f"{path}: a piece stands in it twice; the file is damaged")
     backend = backend_from_sentencepiece(
@@ -59,7 +61,9 @@ def load_llama2c(path: str | os.PathLike[str]) -> Tokenizer:
 
 def _entries(path: Path) -> tuple[list[str], list[float]]:
     """The pieces and their scores: after the longest one's length, a score, a length and the bytes of each."""
-    data, texts, scores = read_bytes(path), [], []
+    data = read_bytes(path)
+    texts: list[str] = []
+    scores: list[float] = []
     at = 4
     while at < len(data):
         if len(data) - at < 8:

@@ -96,7 +96,7 @@ def small(**more: Any) -> PhiConfig:
 
 
 def small3(**more: Any) -> Phi3Config:
-    """Its original context is longer than the texts that are recorded: past it, transformers turns a whole batch alike."""
+    """Its original context holds the texts that are recorded: past it, transformers turns a whole batch alike."""
     rope = {"rope_type": "longrope", "short_factor": [1.0, 1.5, 2.0, 2.5], "long_factor": [1.0, 2.0, 3.0, 4.0]}
     says = {"rope_parameters": rope, "original_max_position_embeddings": 16, "sliding_window": 6}
     return Phi3Config(**{**SMALL, **says, **more})

@@ -23,6 +23,8 @@ from clearhead.checkpoint.formats.gguf_rows import (
     Change,
     Keys,
     by_head,
+    heads,
+    key_heads,
     keys_apart,
     less_one,
     queries_apart,
@@ -105,13 +107,10 @@ def _part(file: GGUF, name: str, known: Architecture, keys: Keys) -> tuple[str, 
 
 def _check_change(file: GGUF, name: str, change: Change, shape: tuple[int, ...], keys: Keys) -> None:
     """Raise CheckpointError where a tensor's rows cannot be put in order by heads."""
-    heads = keys.get("num_attention_heads", keys.get("n_head", 1))
-    groups = keys.get("num_key_value_heads", heads)
-    parts = {queries_apart: 2 * heads, keys_apart: 2 * groups, by_head: 3 * heads}.get(change, 1)
+    by: dict[Change, int] = {queries_apart: 2 * heads(keys), keys_apart: 2 * key_heads(keys), by_head: 3 * heads(keys)}
+    parts = by.get(change, 1)
     if not shape or not isinstance(parts, int) or parts < 1 or not shape[0] or shape[0] % parts:
-        raise CheckpointError(
-            f"{file.path}: {name} of shape {shape} does not divide into {heads} heads; it is damaged."
-        )
+        raise CheckpointError(f"{file.path}: {name} of shape {shape} does not divide into heads; it is damaged.")
 
 
 def _config(file: GGUF, name: str, known: Architecture) -> tuple[Keys, tuple[Account, ...]]:

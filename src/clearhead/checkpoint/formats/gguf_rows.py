@@ -44,20 +44,31 @@ class Architecture:
 # ── what the converter did, undone ───────────────────────────────────────────────────────────────────────────────────
 
 
+def heads(keys: Keys) -> int:
+    """How many heads there are."""
+    found: int = keys["num_attention_heads"] if "num_attention_heads" in keys else keys["n_head"]
+    return found
+
+
+def key_heads(keys: Keys) -> int:
+    """How many of keys and values; as many as there are heads where nothing is said."""
+    found: int = keys["num_key_value_heads"] if "num_key_value_heads" in keys else heads(keys)
+    return found
+
+
 def queries_apart(tensor: Tensor, keys: Keys) -> Tensor:
     """Rotary pairs of the queries, which lie side by side, half a head apart."""
-    return pairs_apart(tensor, tensor.shape[0] // keys["num_attention_heads"])
+    return pairs_apart(tensor, tensor.shape[0] // heads(keys))
 
 
 def keys_apart(tensor: Tensor, keys: Keys) -> Tensor:
     """The same of the keys, whose heads may be fewer."""
-    return pairs_apart(tensor, tensor.shape[0] // keys.get("num_key_value_heads", keys["num_attention_heads"]))
+    return pairs_apart(tensor, tensor.shape[0] // key_heads(keys))
 
 
 def by_head(tensor: Tensor, keys: Keys) -> Tensor:
     """All queries, all keys, all values, as head after head of q, k and v."""
-    heads = keys.get("num_attention_heads") or keys["n_head"]
-    return tensor.unflatten(0, (3, heads, -1)).transpose(0, 1).reshape(tensor.shape)
+    return tensor.unflatten(0, (3, heads(keys), -1)).transpose(0, 1).reshape(tensor.shape)
 
 
 def turned_over(tensor: Tensor, keys: Keys) -> Tensor:

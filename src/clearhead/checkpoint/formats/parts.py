@@ -34,7 +34,7 @@ class Part:
     stored: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Parts:
     """The tensors of a file, as `transfer.Tensors` wants them."""
 
