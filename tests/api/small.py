@@ -8,6 +8,7 @@ from typing import Any
 from clearhead.api import Loaded
 from clearhead.checkpoint.pretrained import Foreign, Pretrained
 from clearhead.model.config import (
+    EmbeddingConfig,
     Head,
     LanguageModel,
     MaskedLanguageModel,
@@ -28,6 +29,7 @@ PIECES = Tokenizer.train(LINES, kind="byte-bpe", vocab_size=330, special_tokens=
 def encoder(head: Head | None, **foreign: Any) -> Loaded:
     """A BERT of words."""
     whole = {"vocab_size": WORDS.vocab_size, "head": head, "tokens": SpecialTokens(pad=WORDS.pad_id)}
+    whole["embedding"] = EmbeddingConfig(token_types=2)
     model = tiny.encoder(whole=whole)
     kept = Foreign(config=foreign)
     return Loaded(Pretrained(model, WORDS, model.config, family="bert", name="small", foreign=kept))

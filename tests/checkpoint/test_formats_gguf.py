@@ -374,6 +374,7 @@ def test_a_nothing_of_a_header_is_refused(tmp_path: Path) -> None:
 VALUES: tuple[Any, ...] = (0, -1, 3, 2**32 - 1, 1.5, float("nan"), float("inf"), True, "text", [1, 2], [4, 4], [])
 
 
+@pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("arch", ["llama", "phi3", "gpt2", "gemma2", "gptneox"])
 def test_metadata_of_any_value_ends_in_an_error_or_a_model(arch: str, tmp_path: Path) -> None:
     if ARCHITECTURES[arch].family not in GRIDS:

@@ -146,7 +146,7 @@ def fuzz_configs(folder: Path, family: str, count: int) -> int:
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("family", sorted(GRIDS))
 def test_mutated_configs(family: str, victims: Callable[[str], Path]) -> None:
-    fuzz_configs(victims(family), family, 12)
+    fuzz_configs(victims(family), family, 20)
 
 
 @pytest.mark.slow
@@ -219,7 +219,7 @@ def fuzz_weights(folder: Path, family: str, count: int) -> None:
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("family", sorted(GRIDS))
 def test_mutated_safetensors(family: str, victims: Callable[[str], Path]) -> None:
-    fuzz_weights(victims(family), family, 8)
+    fuzz_weights(victims(family), family, 12)
 
 
 @pytest.mark.slow

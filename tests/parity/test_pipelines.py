@@ -150,20 +150,22 @@ def same_labels(lm: clearhead.Loaded, theirs: Any, *, pairs: bool = True) -> Non
 def test_labels_of_tokens_are_transformers(
     cls: Any, kind: Any, tokenizer: Tokenizer, aggregation: Any, tmp_path: Path
 ) -> None:
-    lm = saved(cls, config(kind, tokenizer, id2label=TAGS), tokenizer, tmp_path)
-    theirs = job("token-classification", tmp_path, aggregation_strategy=aggregation)
     key = "entity" if aggregation == "none" else "entity_group"
-    found = 0
-    for text in TEXTS[:2]:
-        want, got = theirs(text), lm.classify(text, aggregation=aggregation)
-        assert [(one.label, one.start, one.end) for one in got] == [(x[key], x["start"], x["end"]) for x in want]
-        for one, other in zip(got, want, strict=True):
-            near(one.probability, other["score"])
-            assert one.text == text[one.start : one.end]
-            words = theirs.tokenizer.convert_tokens_to_string(list(one.tokens))
-            assert other["word"] == (one.tokens[0] if aggregation == "none" else words)
-        found += len(got)
-    assert found > 5
+    kinds: set[str] = set()
+    for seed in range(4):  # most of them see one thing everywhere
+        torch.manual_seed(seed)
+        lm = saved(cls, config(kind, tokenizer, id2label=TAGS), tokenizer, tmp_path / str(seed))
+        theirs = job("token-classification", tmp_path / str(seed), aggregation_strategy=aggregation)
+        for text in TEXTS[:2]:
+            want, got = theirs(text), lm.classify(text, aggregation=aggregation)
+            assert [(one.label, one.start, one.end) for one in got] == [(x[key], x["start"], x["end"]) for x in want]
+            for one, other in zip(got, want, strict=True):
+                near(one.probability, other["score"])
+                assert one.text == text[one.start : one.end]
+                words = theirs.tokenizer.convert_tokens_to_string(list(one.tokens))
+                assert other["word"] == (one.tokens[0] if aggregation == "none" else words)
+            kinds |= {one.label for one in got}
+    assert len(kinds) > 2
 
 
 @pytest.mark.parametrize("pooling", ["mean", "first", "last", "max"])

@@ -49,6 +49,8 @@ ACTIVATIONS: Mapping[str, Activation] = {
 
 CODE_BEARING = ("auto_map", "custom_pipelines", "trust_remote_code", "custom_generate", "_implementation")
 """A key with one of these in it names code (or a kernel to fetch): never run, never written back (CVE-2026-4372)."""
+NOT_CODE = ("cache_implementation",)
+"""What looks like one of them and is a word of generation's."""
 
 _DECODING = "it tells generation what to do, not the model what to compute"
 _OUTPUT = "it chooses what a call returns, not what is computed"
@@ -60,7 +62,7 @@ GENERATION_KEYS = (
     *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences", "prefix"),
     *("forced_bos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens", "output_scores"),
     *("remove_invalid_values", "exponential_decay_length_penalty", "return_dict_in_generate", "use_cache"),
-    "task_specific_params",
+    *("task_specific_params", "cache_implementation"),
 )
 _RETURNS = ("output_hidden_states", "output_attentions", "return_dict", "output_past")
 _FILES = (

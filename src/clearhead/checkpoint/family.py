@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clearhead.checkpoint.common import CODE_BEARING, COMMON
+from clearhead.checkpoint.common import CODE_BEARING, COMMON, NOT_CODE
 from clearhead.checkpoint.config_rules import ConfigRow, Evidence, Foreign, Ignored, shown
 from clearhead.checkpoint.heads_rule import Heads
 from clearhead.checkpoint.places import NOWHERE, Places, collapse, differences, fill, get, spelled_out
@@ -153,7 +153,7 @@ class Family:
 
 def is_code(key: str) -> bool:
     """Whether a foreign key names code to run."""
-    return any(mark in key for mark in CODE_BEARING)
+    return key not in NOT_CODE and any(mark in key for mark in CODE_BEARING)
 
 
 def refuse(errors: Iterable[ClearheadError]) -> None:

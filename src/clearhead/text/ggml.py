@@ -16,19 +16,15 @@ from tokenizers.models import BPE
 
 from clearhead.errors import TokenizerError
 from clearhead.text.backend import translated
+from clearhead.text.patterns import ONE_DIGIT, THREE_DIGITS, WORDS
 from clearhead.text.sentencepiece import Algorithm, Kind, Piece, SentencePieceModel, backend_from_sentencepiece
 from clearhead.text.special import surround
 from clearhead.text.tokenizer import Tokenizer
 
-WORDS = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-LATER = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{{L}}\p{{N}}]?\p{{L}}+|\p{{N}}{digits}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|"
-    r"\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 PATTERNS: Mapping[str, str] = {
     **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "smollm"), WORDS),
-    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), LATER.format(digits="{1,3}")),
-    **dict.fromkeys(("qwen2", "stablelm2"), LATER.format(digits="")),
+    **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), THREE_DIGITS),
+    **dict.fromkeys(("qwen2", "stablelm2"), ONE_DIGIT),
 }
 """How a byte-level tokenizer cuts a text, by the name that llama.cpp has for it."""
 WHOLE_FIRST = ("llama-bpe", "llama3", "llama-v3")

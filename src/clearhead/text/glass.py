@@ -16,7 +16,7 @@ from tokenizers.models import BPE
 
 from clearhead.errors import TokenizerError
 from clearhead.text.backend import translated
-from clearhead.text.folder import read_json
+from clearhead.text.files import read_json
 from clearhead.text.tokenizer import Tokenizer
 
 SPECIALS = ("<pad>", "<unk>", "<bos>", "<eos>")

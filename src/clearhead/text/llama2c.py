@@ -12,7 +12,7 @@ import struct
 from pathlib import Path
 
 from clearhead.errors import TokenizerError
-from clearhead.text.folder import read_bytes
+from clearhead.text.files import read_bytes
 from clearhead.text.sentencepiece import (
     LONGEST_PIECE,
     SPACE,

@@ -16,10 +16,11 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
-from tokenizers import AddedToken, Regex, decoders, normalizers
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE, Unigram
 
@@ -135,16 +136,26 @@ def parse(data: bytes) -> SentencePieceModel:
     return model
 
 
-def backend_from_sentencepiece(model: SentencePieceModel, *, add_prefix_space: bool | None = None) -> Backend:
+def backend_from_sentencepiece(
+    model: SentencePieceModel,
+    *,
+    add_prefix_space: bool | None = None,
+    first_only: bool = False,
+    clean: Sequence[normalizers.Normalizer] = (),
+) -> Backend:
     """The `tokenizers` pipeline that gives the ids of `model`; control pieces become its special tokens.
 
-    `add_prefix_space` overrides the model's own `add_dummy_prefix`. Raises `TokenizerError` if the `tokenizers`
-    library refuses a part, such as a damaged character map.
+    add_prefix_space: instead of the model's own `add_dummy_prefix`. first_only: the space is put before the text, and
+    not again after each special token in it. clean: what is done to the text before all else.
+    Raises `TokenizerError` if the `tokenizers` library refuses a part, such as a damaged character map.
     """
     prefix = model.add_dummy_prefix if add_prefix_space is None else add_prefix_space
     with translated("the sentencepiece model cannot be rebuilt; it is damaged"):
         backend = Backend(_unigram(model) if model.algorithm is Algorithm.UNIGRAM else _bpe(model))
-        backend.normalizer = _normalizer(model, prefix)
+        backend.normalizer = _normalizer(model, clean, prefix and not first_only)
+        if prefix and first_only:  # by the first step a space, since the text has none left; by the second its mark
+            blanks = [pre_tokenizers.Metaspace(" ", "first", False), pre_tokenizers.Metaspace(SPACE, "never", False)]
+            backend.pre_tokenizer = pre_tokenizers.Sequence(blanks)
         steps = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
         if prefix:
             steps.append(decoders.Strip(" ", 1, 0))
@@ -157,13 +168,15 @@ def backend_from_sentencepiece(model: SentencePieceModel, *, add_prefix_space: b
     return backend
 
 
-def _normalizer(model: SentencePieceModel, prefix: bool) -> normalizers.Normalizer:
+def _normalizer(
+    model: SentencePieceModel, clean: Sequence[normalizers.Normalizer], prefix: bool
+) -> normalizers.Normalizer:
     """First the characters' own map, then spaces: trimmed, joined, one put before, all marked.
 
     User-defined pieces are looked for in the text so cleaned, and the library cleans them too before it looks; they
     alone must get no space before them.
     """
-    steps: list[normalizers.Normalizer] = []
+    steps: list[normalizers.Normalizer] = list(clean)
     if model.charsmap:
         steps.append(normalizers.Precompiled(model.charsmap))
     if model.remove_extra_whitespaces:

@@ -62,19 +62,34 @@ def added_token(value: object, *, special: bool = True) -> AddedToken:
     return AddedToken(value["content"], special=special, normalized=bool(value.get("normalized", not special)), **flags)
 
 
-def surround(backend: Backend, before: list[str], after: list[str], *, between: list[str] | None = None) -> None:
+def surround(
+    backend: Backend,
+    before: list[str],
+    after: list[str],
+    *,
+    between: list[str] | None = None,
+    second: int = 1,
+    joined: bool = False,
+) -> None:
     """Make `backend` put the tokens `before` and `after` around every text.
 
-    A second text follows after the first one's `after` and `between`, and is closed by `after` again. With `between`
-    given, its tokens have type 1, as in BERT: `[CLS] A [SEP]` + `B [SEP]`; else each text is surrounded alike.
+    A second text is surrounded as the first one is. With `between` given, it follows after the first one's `after` and
+    `between`, and is closed by `after` again: `[CLS] A [SEP]` + `B [SEP]`, all of the second part being of type
+    `second`. `joined`: it is read as the first one's continuation, `before A B after`.
     """
-    names = {token: token if not set(token) & set(":$ ") else f"special{n}" for n, token in enumerate(before + after)}
+    names = {
+        token: token if not set(token) & set(":$ ") else f"special{n}"
+        for n, token in enumerate([*before, *after, *(between or [])])
+    }
     opening, closing = [names[token] for token in before], [names[token] for token in after]
     single = [*opening, "$A", *closing]
-    if between is None:
+    if joined:
+        pair = [*opening, "$A", "$B", *closing]
+    elif between is None:
         pair = [*single, *opening, "$B", *closing]
     else:
-        pair = [*single, *(names[token] for token in between), "$B:1", *(f"{name}:1" for name in closing)]
+        behind = [*(names[token] for token in between), "$B", *closing]
+        pair = [*single, *(f"{name}:{second}" for name in behind)]
     table: list[dict[str, Any]] = [
         {"id": name, "ids": [backend.token_to_id(token)], "tokens": [token]} for token, name in names.items()
     ]

@@ -17,8 +17,8 @@ from tokenizers.models import BPE
 
 from clearhead.errors import TokenizerError
 from clearhead.text.backend import byte_alphabet, translated
-from clearhead.text.folder import read_bytes
-from clearhead.text.ggml import PATTERNS
+from clearhead.text.files import read_bytes
+from clearhead.text.patterns import THREE_DIGITS
 from clearhead.text.sentencepiece import LONGEST_PIECE
 from clearhead.text.special import surround
 from clearhead.text.tokenizer import Tokenizer
@@ -69,7 +69,7 @@ def load_tiktoken(path: str | os.PathLike[str]) -> Tokenizer:
         backend = Backend(BPE(vocabulary, _merges(vocabulary), ignore_merges=True))
         backend.pre_tokenizer = pre_tokenizers.Sequence(
             [
-                pre_tokenizers.Split(Regex(PATTERNS["llama3"]), "isolated"),
+                pre_tokenizers.Split(Regex(THREE_DIGITS), "isolated"),
                 pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
             ]
         )

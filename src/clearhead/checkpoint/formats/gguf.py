@@ -109,7 +109,7 @@ def _check_change(file: GGUF, name: str, change: Change, shape: tuple[int, ...],
     """Raise CheckpointError where a tensor's rows cannot be put in order by heads."""
     by: dict[Change, int] = {queries_apart: 2 * heads(keys), keys_apart: 2 * key_heads(keys), by_head: 3 * heads(keys)}
     parts = by.get(change, 1)
-    if not shape or not isinstance(parts, int) or parts < 1 or not shape[0] or shape[0] % parts:
+    if not shape or not shape[0] or shape[0] % parts:
         raise CheckpointError(f"{file.path}: {name} of shape {shape} does not divide into heads; it is damaged.")
 
 
@@ -123,8 +123,9 @@ def _config(file: GGUF, name: str, known: Architecture) -> tuple[Keys, tuple[Acc
     for key, theirs in known.keys.items():
         if theirs in _NEEDED and theirs not in keys:
             raise CheckpointError(f"{file.path} lacks {name}.{key}; convert the model again.")
-        if theirs in _NEEDED and (not isinstance(keys[theirs], int) or not 0 < keys[theirs] < 2**40):
-            raise CheckpointError(f"{file.path}: {name}.{key} is {shown(keys[theirs])}, which cannot be.")
+        value = keys.get(theirs, 1)
+        if theirs in _COUNTS and (not isinstance(value, int) or not 0 < value < 2**40):
+            raise CheckpointError(f"{file.path}: {name}.{key} is {shown(value)}, which cannot be.")
     _positions(file, name, known, own, keys)
     table = file.tensors.get("token_embd.weight")
     if table is None or len(table.shape) != 2:
@@ -150,6 +151,7 @@ def _config(file: GGUF, name: str, known: Architecture) -> tuple[Keys, tuple[Acc
 
 
 _NEEDED = {*SIZES.values(), "n_positions", "n_embd", "n_layer", "n_head"}
+_COUNTS = {*_NEEDED, "num_key_value_heads", "head_dim"}
 
 
 def _checked(file: GGUF, key: str, value: Any, *, flag: bool) -> Any:
@@ -170,7 +172,7 @@ def _positions(file: GGUF, name: str, known: Architecture, own: Keys, keys: Keys
     width = keys["hidden_size"] // keys["num_attention_heads"]
     if known.head_dim:
         width = keys.setdefault("head_dim", width)
-    if not isinstance(width, int) or width < 1 or any(own.get(key, width) != width for key in WIDTHS):
+    if width < 1 or any(own.get(key, width) != width for key in WIDTHS):
         raise CheckpointError(f"{file.path}: heads of {shown(width)} keys and other values are not read.")
     keys.setdefault("rope_theta", 10_000.0)
     turned = own.get("rope.dimension_count", width)
