@@ -96,10 +96,16 @@ def test_vectors_are_lines_or_a_file(run: Run, tmp_path: Path) -> None:
     [
         (["generate", "a", "-m", "writer", "--top-p", "1.5", "--temperature", "1"], "--top-p 1.5 is no probability"),
         (["generate", "a", "-m", "writer", "--temperature", "1e-9"], "--temperature 1e-09 is too small"),
-        (["generate", "a", "-m", "writer", "--length-penalty", "99", "--num-beams", "2"], "--length-penalty 99.0 is too"),
+        (
+            ["generate", "a", "-m", "writer", "--length-penalty", "99", "--num-beams", "2"],
+            "--length-penalty 99.0 is too",
+        ),
         (["generate", "a", "-m", "writer", "--seed", "-1"], "--seed -1 lies outside"),
         (["generate", "a", "-m", "writer", "--num-beams", "0"], "--num-beams"),
-        (["generate", "a", "-m", "writer", "--num-beams", "2", "--temperature", "1"], "beam search takes the likeliest"),
+        (
+            ["generate", "a", "-m", "writer", "--num-beams", "2", "--temperature", "1"],
+            "beam search takes the likeliest",
+        ),
         (["generate", "a", "", "-m", "writer"], "the prompt is empty"),
         (["generate", "a", "-m", "writer", "--max-new-tokens", "900"], "do not fit"),
         (["generate", "a", "-m", "writer", "--target-language", "xx"], "no token for the language 'xx'"),

@@ -153,7 +153,9 @@ def test_what_is_not_run_is_noted_and_nothing_else() -> None:
     assert "config.json asks for exponential_decay_length_penalty, guidance_scale" in note
 
 
-@pytest.mark.parametrize("keys", [{"num_beams": 0}, {"eos_token_id": "x"}, {"bad_words_ids": 3}, {"length_penalty": {}}])
+@pytest.mark.parametrize(
+    "keys", [{"num_beams": 0}, {"eos_token_id": "x"}, {"bad_words_ids": 3}, {"length_penalty": {}}]
+)
 def test_a_file_that_cannot_be_is_refused_in_one_line(keys: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"^generation_config\.json: ") as error:
         read(json.loads(json.dumps(keys)), {})

@@ -77,11 +77,12 @@ def texts_of(rows: Tensor, begin: int, ends: list[int]) -> list[list[int]]:
 
 
 def calls(ids: Tensor, real: Tensor, together: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batch, where transformers reads it as we do, and each text alone."""
+    """The batch, where transformers reads it as we do, and texts alone."""
     if together:
         yield ids, real
-    for row, here in zip(ids, real.bool(), strict=True):
-        yield row[here][None], real[:1, : int(here.sum())] * 0 + 1
+    for row in (1,) if together else (0, 1):
+        alone = ids[row][real[row].bool()][None]
+        yield alone, torch.ones_like(alone)
 
 
 @pytest.mark.parametrize("family", sorted(WRITERS))

@@ -1,4 +1,4 @@
-"""Filling in, classifying and embedding, against the pipelines of transformers: the same model and tokenizer, on disk."""
+"""Filling in, classifying and embedding against the pipelines of transformers: one model and tokenizer, on disk."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ def saved(cls: Any, settings: Any, tokenizer: Tokenizer, folder: Path) -> clearh
                 parameter.normal_(0, 0.3)
     theirs.save_pretrained(folder)
     tokenizer.save(folder)
-    file = folder / "tokenizer_config.json"  # a BERT's own class would pass token types on; a class without a name does not
+    file = (
+        folder / "tokenizer_config.json"
+    )  # a BERT's own class would pass token types on; a class without a name does not
     names = ["input_ids", "attention_mask"] + ["token_type_ids"] * (tokenizer is WORDPIECE)
     file.write_text(json.dumps(json.loads(file.read_text()) | {"model_input_names": names}))
     return clearhead.load(folder)

@@ -13,7 +13,7 @@ NAME = r"[A-Za-z0-9][\w.-]{0,95}"
 ID = re.compile(rf"{NAME}(/{NAME})?")
 GGUF = re.compile(rf"({NAME}/{NAME})/({NAME}\.gguf)")
 """One file of a model that is offered in many sizes: who/what/which.gguf."""
-FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.jinja"]
+FILES = ["*.safetensors", "*.json", "*.txt", "*.model", "*.spm", "*.jinja"]
 """What is fetched: no pickles, no code."""
 PICKLES = ["pytorch_model*.bin"]
 """What is fetched besides where it was asked for, and there are no safetensors."""

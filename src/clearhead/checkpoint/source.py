@@ -21,9 +21,9 @@ from clearhead.checkpoint.report import Account
 from clearhead.checkpoint.sentence import Sentence, read_sentence
 from clearhead.checkpoint.transfer import Tensors
 from clearhead.errors import CheckpointError, TokenizerError
-from clearhead.text.folder import READERS
 from clearhead.text.ggml import load_ggml, unreadable
 from clearhead.text.llama2c import load_llama2c
+from clearhead.text.readers import READERS
 from clearhead.text.tiktoken import is_tiktoken, load_tiktoken
 from clearhead.text.tokenizer import Tokenizer
 from clearhead.text.vocabularies import from_sentencepiece
@@ -163,9 +163,9 @@ def _meta_tokenizer(folder: Path) -> Tokenizer | None:
         return _tokenizer(folder)
     if is_tiktoken(path):
         return load_tiktoken(path)
-    backend, roles = from_sentencepiece(read_bytes(path), {"tokenizer_class": "LlamaTokenizer"})
-    named: dict[str, Any] = {f"{role}_token": token for role, token in roles.items()}
-    return Tokenizer.from_backend(backend, **named)
+    found = from_sentencepiece(read_bytes(path), {"tokenizer_class": "LlamaTokenizer"})
+    named: dict[str, Any] = {f"{role}_token": token for role, token in found.roles.items()}
+    return Tokenizer.from_backend(found.backend, **named)
 
 
 def _vocabulary_beside(path: Path, size: int) -> Tokenizer | None:

@@ -67,7 +67,7 @@ def read_again(
     return torch.where(first, begin, input_ids.roll(1, dims=1)), real
 
 
-def end_tokens(input_ids: Ids | None, real: Bool[Tensor, "B T"], eos: tuple[int, ...]) -> Bool[Tensor, "B T"]:
+def end_tokens(input_ids: Ids | None, real: Bool[Tensor, "B Tt"], eos: tuple[int, ...]) -> Bool[Tensor, "B Tt"]:
     """Which of the source's tokens end a text. Raises InputError for a text without one, and without a source."""
     if input_ids is None:
         raise InputError("the head reads the vector at the source's end token; give input_ids.")

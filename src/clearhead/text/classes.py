@@ -8,6 +8,7 @@ lower-case its text, and would give wrong ids in silence; it is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -29,7 +30,8 @@ class TokenizerClass:
 
     composed: characters are composed first (NFC). one_digit: cut by Qwen 2's pattern instead of GPT-2's. folded: text
     is lower-cased and loses its accents unless the config says no, as ALBERT's. wide_mask: the mask takes the blanks
-    before it along. languages: of a translator, and where a text's own stands; default: that of a text of which nothing
+    before it along. legacy_spaces: a space is put before what follows a special token too, unless the config has
+    `legacy: false`. languages: of a translator, and where a text's own stands; default: that of a text of which nothing
     is said.
     """
 
@@ -42,11 +44,13 @@ class TokenizerClass:
     one_digit: bool = False
     folded: bool = False
     wide_mask: bool = False
+    legacy_spaces: bool = False
     languages: tuple[str, ...] = ()
     place: Place = "before"
     default: str = ""
 
 
+_NLLB_CODE = re.compile("[a-z]{3}_[A-Z][a-z]{3}")
 _END = {"bos": "<|endoftext|>", "eos": "<|endoftext|>"}
 _FAIRSEQ = {"bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
 _GPT2 = TokenizerClass(format="bytes-bpe", special_tokens=_END)
@@ -64,7 +68,10 @@ _BERT = TokenizerClass(
     surrounds="bert",
 )
 _LLAMA = TokenizerClass(
-    format="sentencepiece", special_tokens={"bos": "<s>", "eos": "</s>", "unk": "<unk>"}, add_bos=True
+    format="sentencepiece",
+    special_tokens={"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
+    add_bos=True,
+    legacy_spaces=True,
 )
 _GEMMA = TokenizerClass(
     format="sentencepiece",
@@ -208,7 +215,7 @@ def row_of(format: Format, config: Mapping[str, Any]) -> TokenizerClass:
 def codes_of(row: TokenizerClass, config: Mapping[str, Any]) -> dict[str, str]:
     """The languages of a class, by code: those that the config lists count for NLLB, of which there are several."""
     if row is _NLLB:
-        return {code: code for code in listed(config) or row.languages}
+        return {code: code for code in listed(config) or row.languages if _NLLB_CODE.fullmatch(code)}
     if row is _M2M_100:
         known = {"m2m100": M2M_100, "wmt21": WMT_21}.get(str(config.get("language_codes", "m2m100")))
         if known is None:

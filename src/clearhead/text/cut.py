@@ -8,6 +8,7 @@ a tokenizer.json cannot hold.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, pre_tokenizers
@@ -24,7 +25,13 @@ class Cut:
     language, as in `>>fra<< text`, which is one token whatever it says."""
 
     def __init__(self, model: SentencePieceModel, *, told: bool) -> None:
-        pipeline = backend_from_sentencepiece(model)
+        # A piece that no text is cut into needs a spelling that no text has.
+        hidden = (Kind.CONTROL, Kind.UNKNOWN)
+        pieces = [
+            replace(piece, text=f"\ufdd0{id}") if piece.kind in hidden else piece
+            for id, piece in enumerate(model.pieces)
+        ]
+        pipeline = backend_from_sentencepiece(replace(model, pieces=pieces))
         self._clean, self._model, self._told = pipeline.normalizer, pipeline.model, told
 
     def pre_tokenize(self, text: Any) -> None:

@@ -3,36 +3,39 @@ in the form of its time, and a few small files beside it say how to read it and 
 
 `read` takes whichever is there and gives a `Found`. Nothing here runs code, follows a path that a file names, or
 guesses: a tokenizer class whose ids cannot be had from its vocabulary file alone is refused by name. What is put around
-a text is what `tokenizer.json` says, whatever flags such as `add_bos_token` stand beside it, as in transformers 5.
+a text is what `tokenizer.json` says, whatever flags such as `add_bos_token` stand beside it, as in transformers 5; of a
+translator it is what its class says, since a `tokenizer.json` knows one language only.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
 from clearhead.errors import TokenizerError
-from clearhead.text.backend import translated
-from clearhead.text.special import ROLES, added_token, roles_by_spelling
-from clearhead.text.vocabularies import from_bytes_bpe, from_sentencepiece, from_wordpiece
+from clearhead.text.classes import named
+from clearhead.text.files import read_optional, read_text, write_all
+from clearhead.text.languages import NONE, Languages
+from clearhead.text.readers import READERS, READERS_BY_SUFFIX, Reader, read_sentencepiece, read_whole, reader_for
+from clearhead.text.special import ROLES, add_tokens, added_token, mark_special, roles_by_spelling
+from clearhead.text.vocabularies import Vocabulary
 
-LARGEST_FILE = 512 * 1024 * 1024
-"""Bytes. The largest tokenizers in use, of a quarter of a million tokens, take some 35 million."""
 UNLIMITED = 10**18
 """A `model_max_length` from here on is Hugging Face's way to say that there is none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """What a folder says: the pipeline, the token of each role, and what belongs to them."""
+    """What a folder says: the pipeline, the token of each role, and what belongs to them.
+
+    target: the pipeline of the texts that are written, where it is another. files: what is to be saved as it was, since
+    a tokenizer.json cannot hold it.
+    """
 
     backend: Backend
     special_tokens: dict[str, str] = field(default_factory=dict)
@@ -40,6 +43,9 @@ class Found:
     chat_template: str | None = None
     config: dict[str, Any] = field(default_factory=dict)
     switched_off: dict[str, Any] = field(default_factory=dict)
+    languages: Languages = NONE
+    target: Backend | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def read(path: str | os.PathLike[str]) -> Found:
@@ -63,53 +69,11 @@ def read(path: str | os.PathLike[str]) -> Found:
         return _with_companions(path, READERS_BY_SUFFIX[path.suffix])
     models = [name for name in names if name.endswith(".model")]
     if len(models) == 1:
-        return _with_companions(folder / models[0], _read_sentencepiece)
+        return _with_companions(folder / models[0], read_sentencepiece)
     raise TokenizerError(
         f"{str(path)!r} holds no tokenizer; one of {', '.join(READERS)} is needed"
         + (f", or one .model file where there are {len(models)}" if models else "")
     )
-
-
-Reader = Callable[[Path, dict[str, Any]], tuple[Backend, dict[str, str]]]
-"""From a vocabulary file and the folder's config: the pipeline, and the roles that the format itself gives."""
-
-
-def _read_json_backend(file: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, str]]:
-    with translated(f"{file} is no tokenizer that the tokenizers library can read"):
-        return Backend.from_str(read_text(file)), {}
-
-
-def _read_sentencepiece(file: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, str]]:
-    return from_sentencepiece(read_bytes(file), config)
-
-
-def _read_bytes_bpe(file: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, str]]:
-    vocabulary, merges = file.with_name("vocab.json"), file.with_name("merges.txt")
-    for needed in (vocabulary, merges):
-        if not needed.is_file():
-            raise TokenizerError(f"{needed} is missing; vocab.json and merges.txt belong together")
-    return from_bytes_bpe(read_json(vocabulary), read_text(merges), config)
-
-
-def _read_wordpiece(file: Path, config: dict[str, Any]) -> tuple[Backend, dict[str, str]]:
-    return from_wordpiece(read_text(file), config)
-
-
-READERS: dict[str, Reader] = {
-    "tokenizer.json": _read_json_backend,
-    "tokenizer.model": _read_sentencepiece,
-    "spiece.model": _read_sentencepiece,
-    "vocab.json": _read_bytes_bpe,
-    "merges.txt": _read_bytes_bpe,
-    "vocab.txt": _read_wordpiece,
-}
-"""Which files are looked for in a folder, best first, and how each is read."""
-READERS_BY_SUFFIX: dict[str, Reader] = {
-    ".json": _read_json_backend,
-    ".model": _read_sentencepiece,
-    ".txt": _read_wordpiece,
-}
-"""How a file of another name is read, where it was named itself."""
 
 
 def _with_companions(file: Path, reader: Reader) -> Found:
@@ -122,34 +86,59 @@ def _with_companions(file: Path, reader: Reader) -> Found:
 
 
 def _read_all(folder: Path, file: Path, reader: Reader) -> Found:
-    config = _optional(folder / "tokenizer_config.json")
-    names = _optional(folder / "special_tokens_map.json")
-    named = {**config, **names} if "added_tokens_decoder" not in config else {**names, **config}
-    backend, roles = reader(file, named)
-    roles = dict(roles)
+    own = read_optional(folder / "tokenizer_config.json")
+    names = read_optional(folder / "special_tokens_map.json")
+    config = {**own, **names} if "added_tokens_decoder" not in own else {**names, **own}
+    name = named(config, _model(folder))
+    added = _added(folder, config)
+    reader, name = reader_for(reader, folder, config, name)
+    found = reader(file, {**config, "tokenizer_class": config.get("tokenizer_class") or name})
+    backend, roles = found.backend, dict(found.roles)
     for role in ROLES:
-        value = named.get(f"{role}_token")
+        value = config.get(f"{role}_token")
         if value is not None:
             roles[role] = added_token(value).content
-    _add_tokens(backend, _added(folder, named))
-    mark_special(backend, roles, named)
+    add_tokens(backend, added)
+    mark_special(backend, roles, config)
     if not roles:
         roles = roles_by_spelling(
             token.content for token in backend.get_added_tokens_decoder().values() if token.special
         )
-    own_format = reader is _read_json_backend
-    if not own_format or config.get("tokenizer_class") == "TokenizersBackend":
-        config = config | {"tokenizer_class": "PreTrainedTokenizerFast"}
-    if not own_format:  # its pipeline is in the pipeline now, and would be built a second time
-        config = {key: value for key, value in config.items() if key not in ("add_bos_token", "add_eos_token")}
     return Found(
         backend=backend,
         special_tokens={role: token for role, token in roles.items() if backend.token_to_id(token) is not None},
-        model_max_length=_max_length(named.get("model_max_length")),
-        chat_template=_chat_template(folder, config),
-        config=config,
+        model_max_length=_max_length(config.get("model_max_length")),
+        chat_template=_chat_template(folder, own),
+        config=_to_keep(own, name, found, own_format=reader is not read_whole),
         switched_off=switch_off(backend),
+        languages=found.languages,
+        target=found.target,
+        files=found.files,
     )
+
+
+def _model(folder: Path) -> dict[str, Any]:
+    """What the model's own config says, if it lies beside; it is not ours to judge."""
+    try:
+        return read_optional(folder / "config.json")
+    except TokenizerError:
+        return {}
+
+
+def _to_keep(own: dict[str, Any], name: str | None, found: Vocabulary, *, own_format: bool) -> dict[str, Any]:
+    """The config that is saved with it. What was in an older format is a tokenizer.json then, which says all; but for
+    translators, whose languages are known to their class."""
+    keep = dict(own)
+    if found.languages is not NONE or found.files:
+        keep["tokenizer_class"] = name
+        if found.languages.place != "told":
+            keep["additional_special_tokens"] = list(found.languages.tokens.values())
+            keep.pop("extra_special_tokens", None)
+    elif own_format or own.get("tokenizer_class") == "TokenizersBackend":
+        keep["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if own_format:  # it is in the pipeline now, and would be built a second time
+        keep = {key: value for key, value in keep.items() if key not in ("add_bos_token", "add_eos_token")}
+    return keep
 
 
 def switch_off(backend: Backend) -> dict[str, Any]:
@@ -172,39 +161,37 @@ def _added(folder: Path, config: dict[str, Any]) -> dict[int, Any]:
         raise TokenizerError("added_tokens_decoder in tokenizer_config.json should be an object from id to token")
     try:
         added = {int(id): token for id, token in table.items()}
-        added |= {int(id): text for text, id in _optional(folder / "added_tokens.json").items() if int(id) not in added}
+        for text, id in read_optional(folder / "added_tokens.json").items():
+            added.setdefault(int(id), text)
     except (TypeError, ValueError):
         raise TokenizerError("an id among the added tokens is no whole number; mend tokenizer_config.json") from None
     return added
 
 
-def _add_tokens(backend: Backend, added: dict[int, Any]) -> None:
-    """Add each token at its own id; it must fit, since the model's weights are numbered so."""
-    known = {token.content for token in backend.get_added_tokens_decoder().values()}
-    for id in sorted(added):
-        token = added_token(added[id], special=False)
-        if token.content not in known:
-            with translated(f"the added token {token.content!r} cannot be added"):
-                backend.add_tokens([token])
-        if backend.token_to_id(token.content) != id:
-            raise TokenizerError(
-                f"the added token {token.content!r} should have id {id}, and has {backend.token_to_id(token.content)} "
-                "in this vocabulary; the files in this folder do not belong together"
-            )
-
-
-def mark_special(backend: Backend, roles: dict[str, str], config: Mapping[str, Any] = MappingProxyType({})) -> None:
-    """Tokens with a role are special, and so are those that the config lists; as far as the vocabulary has them."""
-    wanted = [config.get(f"{role}_token") or token for role, token in roles.items()]
-    for key in ("additional_special_tokens", "extra_special_tokens"):
-        extra = config.get(key) or []
-        wanted += list(extra.values()) if isinstance(extra, dict) else extra if isinstance(extra, list) else []
-    known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
-    for value in wanted:
-        token = added_token(value)
-        if token.content not in known and backend.token_to_id(token.content) is not None:
-            token.special = True
-            backend.add_special_tokens([token])
+def write(
+    folder: str | os.PathLike[str],
+    files: Mapping[str, bytes],
+    kept: Mapping[str, Any],
+    special_tokens: Mapping[str, str],
+    model_max_length: int | None,
+    chat_template: str | None,
+) -> None:
+    """Write a tokenizer's files, and a config of what its origin's said (but for `auto_map`, which names code) and of
+    what it is now. Raises `TokenizerError`."""
+    try:
+        path = Path(folder)
+    except TypeError:
+        raise TokenizerError(f"{folder!r} is no folder; give its path") from None
+    config = {key: value for key, value in kept.items() if key != "auto_map"}
+    for role in ROLES:
+        token, named = special_tokens.get(role), config.get(f"{role}_token")
+        if token is not None and not (isinstance(named, dict) and named.get("content") == token):
+            config[f"{role}_token"] = token
+    if model_max_length is not None:
+        config["model_max_length"] = model_max_length
+    if chat_template is not None and not isinstance(config.get("chat_template"), list):
+        config["chat_template"] = chat_template
+    write_all(path, files, config, chat_template)
 
 
 def _max_length(value: Any) -> int | None:
@@ -223,69 +210,3 @@ def _chat_template(folder: Path, config: dict[str, Any]) -> str | None:
         by_name = {one.get("name"): one.get("template") for one in template if isinstance(one, dict)}
         template = by_name.get("default")
     return template if isinstance(template, str) and template else None
-
-
-def _optional(file: Path) -> dict[str, Any]:
-    return read_json(file) if file.is_file() else {}
-
-
-def read_bytes(file: Path) -> bytes:
-    """The bytes of a file of reasonable size. Raises `TokenizerError`."""
-    try:
-        size = file.stat().st_size
-        if size > LARGEST_FILE:
-            raise TokenizerError(f"{file} has {size} bytes, too many for a tokenizer; {LARGEST_FILE} are allowed")
-        return file.read_bytes()
-    except (OSError, ValueError) as problem:
-        raise TokenizerError(f"{str(file)[:200]!r} cannot be read: {problem}") from None
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file. Raises `TokenizerError`."""
-    try:
-        return read_bytes(file).decode("utf-8")
-    except UnicodeDecodeError as problem:
-        raise TokenizerError(f"{file} is not UTF-8 text, at byte {problem.start}; the file is damaged") from None
-
-
-def read_json(file: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises `TokenizerError`."""
-    try:
-        value = json.loads(read_text(file))
-    except (ValueError, RecursionError) as problem:
-        if isinstance(problem, TokenizerError):
-            raise
-        raise TokenizerError(f"{file} is not valid JSON: {problem}") from None
-    if not isinstance(value, dict):
-        raise TokenizerError(f"{file} should hold a JSON object, not a {type(value).__name__}")
-    return value
-
-
-def write_all(folder: Path, tokenizer: str, config: dict[str, Any], chat_template: str | None) -> None:
-    """Write a folder that `read` and Hugging Face read alike. A `chat_template.jinja` that is there already would
-    overrule the config, so it is kept in step. Raises `TokenizerError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        template = folder / "chat_template.jinja"
-        if template.exists() and chat_template is None:
-            template.unlink()
-        elif template.exists() and chat_template is not None:
-            write(template, chat_template)
-    except OSError as problem:
-        raise TokenizerError(f"{str(folder)[:200]!r} cannot be written: {problem}") from None
-    write(folder / "tokenizer.json", tokenizer)
-    write(folder / "tokenizer_config.json", json.dumps(config, ensure_ascii=False, indent=2) + "\n")
-
-
-def write(file: Path, text: str) -> None:
-    """Write `file` whole or not at all: into a neighbour first, which then takes its name. Raises `TokenizerError`."""
-    neighbour = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with open(neighbour, "x", encoding="utf-8", newline="\n") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        os.replace(neighbour, file)
-    except (OSError, ValueError) as problem:
-        neighbour.unlink(missing_ok=True)
-        raise TokenizerError(f"{file} cannot be written: {problem}") from None

@@ -21,15 +21,16 @@ from clearhead.text.sentencepiece import Algorithm, Kind, Piece, SentencePieceMo
 from clearhead.text.special import surround
 from clearhead.text.tokenizer import Tokenizer
 
+SINGLE_DIGITS = ("smollm", "starcoder", "refact", "command-r")
+"""Where each digit is cut off by itself first."""
 PATTERNS: Mapping[str, str] = {
-    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", "smollm"), WORDS),
+    **dict.fromkeys(("gpt-2", "phi-2", "olmo", "mpt", *SINGLE_DIGITS), WORDS),
     **dict.fromkeys(("llama-bpe", "llama3", "llama-v3"), THREE_DIGITS),
     **dict.fromkeys(("qwen2", "stablelm2"), ONE_DIGIT),
 }
 """How a byte-level tokenizer cuts a text, by the name that llama.cpp has for it."""
 WHOLE_FIRST = ("llama-bpe", "llama3", "llama-v3")
 """Where a piece that is a token is left whole, and a text begins with its mark unless the file says no."""
-SINGLE_DIGITS = ("smollm",)
 COMPOSED = ("qwen2",)
 ROLES = {"bos": "bos", "eos": "eos", "unk": "unknown", "sep": "seperator", "pad": "padding", "mask": "mask"}
 """Our roles, and llama.cpp's words for them (one of which it misspells)."""

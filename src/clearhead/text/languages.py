@@ -44,6 +44,25 @@ class Languages:
             + (" …" if len(shown) > 5 or likely else "")
         )
 
+    def beside(self, source: str | None, target: str | None) -> str | None:
+        """The token that stands beside a source text in one language that is to be translated into another, if any.
+
+        Raises `TokenizerError` for a language that is unknown, or that no token tells.
+        """
+        into = None if target is None else self.token(target)
+        if self.place != "told":
+            code = self.source if source is None else source
+            return None if code is None else self.token(code)
+        if source is not None:
+            raise TokenizerError("this tokenizer has no token for the language of a source; leave source_language out")
+        return into
+
+    def beside_target(self, language: str | None) -> str | None:
+        """The token that stands beside a text that is written. Raises `TokenizerError`."""
+        code = self.target if language is None else language
+        token = None if code is None else self.token(code)
+        return None if self.place == "told" else token
+
 
 NONE = Languages(tokens={}, place="told")
 """Those of a tokenizer that has none."""

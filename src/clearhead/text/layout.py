@@ -101,7 +101,7 @@ def laid_out(model: SentencePieceModel, layout: Layout, stated: Mapping[int, Any
     def own(text: str) -> Piece:
         return Piece(text, lowest, Kind.UNKNOWN if text == UNKNOWN else Kind.CONTROL)
 
-    pieces = [*map(own, layout.head), *kept, *(own(text) for text in tail if text not in texts)]
+    pieces = [*map(own, layout.head), *kept, *(own(text) for text in dict.fromkeys(tail) if text not in texts)]
     if not layout.head:
         return replace(model, pieces=pieces)
     unknown = next((id for id, piece in enumerate(pieces) if piece.kind is Kind.UNKNOWN), -1)

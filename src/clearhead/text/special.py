@@ -6,12 +6,14 @@ A tokenizer's files say which token plays which role. Where none of them says, t
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from tokenizers import AddedToken, processors
 from tokenizers import Tokenizer as Backend
 
 from clearhead.errors import TokenizerError
+from clearhead.text.backend import translated
 
 ROLES = ("pad", "bos", "eos", "unk", "cls", "sep", "mask")
 """Padding, beginning and end of a text, unknown, classification, separator, mask: what a token can be for."""
@@ -60,6 +62,40 @@ def added_token(value: object, *, special: bool = True) -> AddedToken:
     flags = {name: bool(value.get(name, False)) for name in ("lstrip", "rstrip", "single_word")}
     special = bool(value.get("special", special))
     return AddedToken(value["content"], special=special, normalized=bool(value.get("normalized", not special)), **flags)
+
+
+def add_tokens(backend: Backend, added: dict[int, Any]) -> None:
+    """Add each token at its own id; it must fit, since the model's weights are numbered so."""
+    known = {token.content: _flags(token) for token in backend.get_added_tokens_decoder().values()}
+    for id in sorted(added):
+        token = added_token(added[id], special=False)
+        if known.get(token.content) != _flags(token):
+            with translated(f"the added token {token.content!r} cannot be added"):
+                add = backend.add_special_tokens if token.special else backend.add_tokens
+                add([token])
+        if backend.token_to_id(token.content) != id:
+            raise TokenizerError(
+                f"the added token {token.content!r} should have id {id}, and has {backend.token_to_id(token.content)} "
+                "in this vocabulary; the files in this folder do not belong together"
+            )
+
+
+def _flags(token: AddedToken) -> tuple[bool, ...]:
+    return (token.special, token.normalized, token.lstrip, token.rstrip, token.single_word)
+
+
+def mark_special(backend: Backend, roles: dict[str, str], config: Mapping[str, Any] = MappingProxyType({})) -> None:
+    """Tokens with a role are special, and so are those that the config lists; as far as the vocabulary has them."""
+    wanted = [config.get(f"{role}_token") or token for role, token in roles.items()]
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        extra = config.get(key) or []
+        wanted += list(extra.values()) if isinstance(extra, dict) else extra if isinstance(extra, list) else []
+    known = {token.content for token in backend.get_added_tokens_decoder().values() if token.special}
+    for value in wanted:
+        token = added_token(value)
+        if token.content not in known and backend.token_to_id(token.content) is not None:
+            token.special = True
+            backend.add_special_tokens([token])
 
 
 def surround(

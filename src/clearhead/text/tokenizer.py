@@ -8,10 +8,9 @@ you get.
 
 from __future__ import annotations
 
-import operator
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 from tokenizers import Tokenizer as Backend
@@ -20,15 +19,15 @@ from clearhead.errors import TokenizerError
 from clearhead.text import folder as folders
 from clearhead.text.backend import TokenBytes, parts, translated
 from clearhead.text.chat import Message, render
+from clearhead.text.checks import checked_id, checked_ids, encoded
 from clearhead.text.encoding import Encoding, mended_offsets, words_by_marks
-from clearhead.text.special import ROLES, named_roles, roles_by_spelling
+from clearhead.text.special import mark_special, named_roles
 from clearhead.text.stream import DetokenizeStream
-from clearhead.text.train import UNKNOWN, Kind, train
+from clearhead.text.train import Kind, asked_specials, train
 
 LARGEST_VOCABULARY = 1 << 24
 """Ids. A file that numbers a token higher would make a model of it as large, and is refused."""
 _OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class Tokenizer:
@@ -41,6 +40,8 @@ class Tokenizer:
     special_tokens     role → token: `{"bos": "<s>", …}`
     model_max_length   the longest text that the model was made for, in tokens, if the files say so. Nothing enforces it
     chat_template      the Jinja program that writes a conversation as one text, or None
+    languages          the languages of a multilingual translator, by their codes; see `encode` and `first_id`
+    target             the tokenizer of the texts that are written, where it is another (Marian's); else this one
     switched_off       truncation, padding and chance (dropout) that a file asked for: recorded, and off
     """
 
@@ -51,6 +52,9 @@ class Tokenizer:
         self.switched_off = dict(found.switched_off)
         self.special_tokens = dict(found.special_tokens)
         self._config = dict(found.config)
+        self._files = found.files
+        self._languages = found.languages
+        self.languages = tuple(found.languages.tokens)
         if self._config.get("split_special_tokens"):
             self.backend.encode_special_tokens = True
 
@@ -77,6 +81,11 @@ class Tokenizer:
             step.get("type") != "Metaspace" or step.get("split", True) for step in parts(self.backend.pre_tokenizer)
         )
 
+        self.target = self
+        if found.target is not None:
+            written = {role: token for role, token in found.special_tokens.items() if found.target.token_to_id(token)}
+            self.target = Tokenizer(replace(found, backend=found.target, target=None, special_tokens=written))
+
     def __repr__(self) -> str:
         roles = ", ".join(f"{role}={token!r}" for role, token in self.special_tokens.items())
         return f"Tokenizer({self.vocab_size} tokens{', ' + roles if roles else ''})"
@@ -87,8 +96,9 @@ class Tokenizer:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Tokenizer:
         """Read a tokenizer from its folder or file: `tokenizer.json`; a sentencepiece `.model`; GPT-2's `vocab.json`
-        and `merges.txt`; BERT's `vocab.txt`. Files beside it (`tokenizer_config.json`, `special_tokens_map.json`,
-        `added_tokens.json`, `chat_template.jinja`) say which tokens are special, and more.
+        and `merges.txt`; BERT's `vocab.txt`; Marian's and M2M-100's several files. Files beside it
+        (`tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json`, `chat_template.jinja`, and the model's
+        `config.json`) say which tokens are special, and more.
 
         A token with a role that the vocabulary lacks is left without an id. Raises `TokenizerError`.
         """
@@ -115,7 +125,7 @@ class Tokenizer:
         or a token that the vocabulary does not have.
         """
         roles = named_roles(special_tokens)
-        folders.mark_special(backend, {role: token for role, token in roles.items() if role != "unk"})
+        mark_special(backend, {role: token for role, token in roles.items() if role != "unk"})
         return cls(
             folders.Found(
                 backend=backend,
@@ -153,77 +163,80 @@ class Tokenizer:
         Raises `TokenizerError` for an unknown kind, a `vocab_size` that does not hold the single characters, a text
         that is no str or has a lone surrogate, and if there is no text.
         """
-        if special_tokens is None:
-            special_tokens = BERT_SPECIALS if kind == "wordpiece" else ()
-        if isinstance(special_tokens, Mapping):
-            roles = named_roles(special_tokens)
-            specials = list(dict.fromkeys(roles.values()))
-        elif not isinstance(special_tokens, Iterable):
-            raise TokenizerError(f"special_tokens={special_tokens!r} should be texts, such as ['<bos>', '<eos>']")
-        else:
-            specials = list(dict.fromkeys([special_tokens] if isinstance(special_tokens, str) else special_tokens))
-            if not all(isinstance(token, str) and token for token in specials):
-                raise TokenizerError(f"special_tokens={specials!r} should be texts, such as ['<bos>', '<eos>']")
-            roles = roles_by_spelling(specials)
-        if kind not in tuple(UNKNOWN):
-            roles.pop("unk", None)  # bytes leave nothing unknown
+        specials, roles = asked_specials(kind, special_tokens)
         backend = train(texts, kind, vocab_size, specials, roles)
         return cls(folders.Found(backend=backend, special_tokens=roles, config=dict(_OWN_CONFIG)))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Write `tokenizer.json` and `tokenizer_config.json`, which Hugging Face's AutoTokenizer reads to the same ids.
+        """Write `tokenizer.json` and `tokenizer_config.json`, which Hugging Face's AutoTokenizer reads to the same ids;
+        for Marian and M2M-100, which have no tokenizer.json, the files that they were read from.
 
         The folder is made if need be; each file is replaced in one step. What the origin's config said beyond what we
         read is kept, but for `auto_map`, which names code. Raises `TokenizerError` if the folder cannot be written.
         """
-        try:
-            folder = Path(folder)
-        except TypeError:
-            raise TokenizerError(f"{folder!r} is no folder; give its path") from None
-        config = {key: value for key, value in self._config.items() if key != "auto_map"}
-        for role in ROLES:
-            token, kept = self.special_tokens.get(role), config.get(f"{role}_token")
-            if token is not None and not (isinstance(kept, dict) and kept.get("content") == token):
-                config[f"{role}_token"] = token
-        if self.model_max_length is not None:
-            config["model_max_length"] = self.model_max_length
-        if self.chat_template is not None and not isinstance(config.get("chat_template"), list):
-            config["chat_template"] = self.chat_template
-        folders.write_all(folder, self.backend.to_str(pretty=True), config, self.chat_template)
+        folders.write(
+            folder,
+            self._files or {"tokenizer.json": self.backend.to_str(pretty=True).encode()},
+            self._config,
+            self.special_tokens,
+            self.model_max_length,
+            self.chat_template,
+        )
 
-    def encode(self, text: str, pair: str | None = None, special: bool = True) -> Encoding:
+    def encode(
+        self,
+        text: str,
+        pair: str | None = None,
+        special: bool = True,
+        *,
+        source_language: str | None = None,
+        target_language: str | None = None,
+    ) -> Encoding:
         """Cut `text` into tokens; with `pair`, both texts as one sequence, as the tokenizer joins them.
 
         special: put the tokenizer's special tokens around the text (`[CLS] … [SEP]`, `<s> …`), if it has any.
-        Nothing is truncated or padded. Raises `TokenizerError` for what is no text, or has a lone surrogate.
+        source_language: what language the text is in, for a multilingual translator that is told so; else its files
+        decide. target_language: what it is to be translated into; that shows in the ids of Marian's models alone, for
+        others it is the first id that is written (`first_id`).
+        Nothing is truncated or padded. Raises `TokenizerError` for what is no text, or has a lone surrogate, and for a
+        language that the tokenizer does not have.
         """
-        found = self._encoded(text, pair, special)
-        ids, sequences = found.ids, found.sequence_ids
-        spelt = {id: self.backend.id_to_token(id) or "" for id in set(ids)}
-        shown = {id: self._label(id, token) for id, token in spelt.items()}
-        tokens = [spelt[id] for id in ids]
-        return Encoding(
-            ids=ids,
-            tokens=tokens,
-            labels=[shown[id] for id in ids],
-            offsets=mended_offsets(found.offsets, tokens, sequences, (text, pair or ""), marks=self._bytes.marks),
-            type_ids=found.type_ids,
-            special=[id in self._specials and id != self.unk_id for id in ids],
-            words=found.word_ids if self._splits else words_by_marks(tokens, sequences),
-            sequences=sequences,
-        )
+        return self._encoding(text, pair, special, self._languages.beside(source_language, target_language))
+
+    def encode_target(self, text: str, language: str | None = None) -> Encoding:
+        """Cut a text that an encoder-decoder writes, or is to learn to write, into tokens, with its special tokens.
+
+        language: the text's, for a multilingual translator; else its files decide. Raises as `encode` does.
+        """
+        return self.target._encoding(text, None, True, self._languages.beside_target(language))
 
     def encode_ids(self, text: str, special: bool = True) -> list[int]:
         """The ids of `encode` without the rest, in about half the time: for long texts."""
-        ids: list[int] = self._encoded(text, None, special, quick=True).ids
+        ids: list[int] = encoded(self.backend, text, None, special, quick=True).ids
         return ids
+
+    def language_id(self, language: str) -> int:
+        """The id of a language's token, by its code (`fr_XX`, `fr`, `fra_Latn`, `fra`) or the token itself (`__fr__`,
+        `>>fra<<`). Raises `TokenizerError` for one that the tokenizer does not have."""
+        id = self.backend.token_to_id(self._languages.token(language))
+        assert id is not None
+        return id
+
+    def first_id(self, language: str) -> int | None:
+        """The id that a translation into this language begins with (Hugging Face's `forced_bos_token_id`); None for
+        Marian's models, to which `encode` tells it in the source. Raises `TokenizerError`."""
+        id = self.language_id(language)
+        return None if self._languages.place == "told" else id
 
     def decode(self, ids: Sequence[int], skip_special: bool = True) -> str:
         """The text that `ids` stand for; special tokens are left out, or spelt with `skip_special=False`.
 
+        Of a translator whose two sides have vocabularies of their own (Marian's), they are ids that it wrote.
         Bytes that make no whole character become U+FFFD. Raises `TokenizerError` for an id that no token has.
         """
-        ids = self._checked_ids(ids)
+        if self.target is not self:
+            return self.target.decode(ids, skip_special)
+        ids = checked_ids(ids, self.backend, self.vocab_size)
         with translated("these ids cannot be decoded"):
             if not self._bytes.fallback:
                 return self.backend.decode(ids, skip_special_tokens=skip_special)
@@ -237,7 +250,7 @@ class Tokenizer:
 
         before: the ids of the prompt, if the text goes on from one, so that the first word gets its space.
         """
-        return DetokenizeStream(self, before, skip_special=skip_special)
+        return DetokenizeStream(self.target, before, skip_special=skip_special)
 
     def chat(self, messages: Sequence[Message], add_generation_prompt: bool = True, **variables: Any) -> str:
         """A conversation as one text, by this tokenizer's chat template; encode it with `special=False`.
@@ -255,7 +268,7 @@ class Tokenizer:
         Byte-level `Ġstreet` and sentencepiece's `▁street` become ` street`; a byte that is part of a character becomes
         `\\xf0`; WordPiece's `##ing` and special tokens stay as they are.
         """
-        ids = self._checked_ids(ids)
+        ids = checked_ids(ids, self.backend, self.vocab_size)
         return [self._label(id, self.backend.id_to_token(id) or "") for id in ids]
 
     def token_to_id(self, token: str) -> int | None:
@@ -273,42 +286,35 @@ class Tokenizer:
 
     def bytes_of(self, id: int) -> bytes:
         """The UTF-8 bytes that a token stands for, which may be part of a character; see `decode_stream`."""
-        token = self.backend.id_to_token(self._checked_id(id)) or ""
+        token = self.backend.id_to_token(checked_id(id, self.backend, self.vocab_size)) or ""
         known = self._bytes.of(token) if id not in self._specials else None
         return token.encode() if known is None else known
 
-    def _encoded(self, text: Any, pair: Any, special: bool, *, quick: bool = False) -> Any:
-        for name, given in (("text", text), ("pair", pair)):
-            if not isinstance(given, str) and (given is not None or name == "text"):
-                raise TokenizerError(f"the {name} is a {type(given).__name__}; give a str")
-        try:
-            with translated("the text cannot be encoded"):
-                if quick:  # the same ids, without the offsets
-                    return self.backend.encode_batch_fast([text], add_special_tokens=special)[0]
-                return self.backend.encode(text, pair, add_special_tokens=special)
-        except TokenizerError:
-            for name, given in (("text", text), ("pair", pair or "")):
-                lone = next((at for at, character in enumerate(given) if "\ud800" <= character <= "\udfff"), None)
-                if lone is not None:
-                    raise TokenizerError(
-                        f"the {name} has a lone surrogate, {given[lone]!r}, at character {lone}, which stands for "
-                        "nothing; remove it, or decode the file it came from with errors='replace'"
-                    ) from None
-            raise
-
-    def _checked_ids(self, ids: Any) -> list[int]:
-        if not isinstance(ids, Iterable):
-            raise TokenizerError(f"{ids!r} is no list of ids; give one, such as [{ids!r}]")
-        return [self._checked_id(id) for id in ids]
-
-    def _checked_id(self, id: Any) -> int:
-        try:
-            number = operator.index(id)
-        except TypeError:
-            raise TokenizerError(f"{id!r} is no id; ids are whole numbers below {self.vocab_size}") from None
-        if not 0 <= number < self.vocab_size or self.backend.id_to_token(number) is None:
-            raise TokenizerError(f"no token has the id {number}; this tokenizer's ids are below {self.vocab_size}")
-        return number
+    def _encoding(self, text: str, pair: str | None, special: bool, code: str | None) -> Encoding:
+        found = encoded(self.backend, text, pair, special)
+        ids, sequences, types, words, offsets = (
+            found.ids, found.sequence_ids, found.type_ids, found.word_ids, found.offsets,
+        )  # fmt: skip
+        if code is not None and special:
+            id = self.backend.token_to_id(code)
+            if self._languages.place == "told":
+                ids, sequences, types = [id, *ids], [None, *sequences], [0, *types]
+                words, offsets = [None, *words], [(0, 0), *offsets]
+            else:
+                ids[0 if self._languages.place == "before" else -1] = id
+        spelt = {id: self.backend.id_to_token(id) or "" for id in set(ids)}
+        shown = {id: self._label(id, token) for id, token in spelt.items()}
+        tokens = [spelt[id] for id in ids]
+        return Encoding(
+            ids=ids,
+            tokens=tokens,
+            labels=[shown[id] for id in ids],
+            offsets=mended_offsets(offsets, tokens, sequences, (text, pair or ""), marks=self._bytes.marks),
+            type_ids=types,
+            special=[id in self._specials and id != self.unk_id for id in ids],
+            words=words if self._splits else words_by_marks(tokens, sequences),
+            sequences=sequences,
+        )
 
     def _label(self, id: int, token: str) -> str:
         if id in self._specials:

@@ -15,7 +15,7 @@ tokens (` street`), so that joining the tokens gives back the text, to the last 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, trainers
@@ -24,7 +24,7 @@ from tokenizers.models import BPE, Unigram, WordPiece
 
 from clearhead.errors import TokenizerError
 from clearhead.text.backend import byte_alphabet, translated
-from clearhead.text.special import surround
+from clearhead.text.special import named_roles, roles_by_spelling, surround
 
 Kind = Literal["byte", "character", "byte-bpe", "bpe", "wordpiece", "unigram"]
 KINDS: tuple[str, ...] = get_args(Kind)
@@ -32,10 +32,33 @@ KINDS: tuple[str, ...] = get_args(Kind)
 UNKNOWN = {"character": "<unk>", "bpe": "<unk>", "wordpiece": "[UNK]", "unigram": "<unk>"}
 """Kinds that meet characters they have not seen, and the token that stands for one where no other is named."""
 
+BERT_SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
 _WAY_OUT = ", or kind='byte-bpe', which writes any text with 256 tokens"
 
 WORDS = Regex(r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s")
 """No token of `bpe` and `unigram` crosses these: a word or a run of signs, with one space before it, or blanks."""
+
+
+def asked_specials(
+    kind: Any, special_tokens: Mapping[str, str] | Iterable[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """The special tokens that a caller of `Tokenizer.train` asks for, in order, and the token of each role."""
+    if special_tokens is None:
+        special_tokens = BERT_SPECIALS if kind == "wordpiece" else ()
+    if isinstance(special_tokens, Mapping):
+        roles = named_roles(special_tokens)
+        specials = list(dict.fromkeys(roles.values()))
+    elif not isinstance(special_tokens, Iterable):
+        raise TokenizerError(f"special_tokens={special_tokens!r} should be texts, such as ['<bos>', '<eos>']")
+    else:
+        specials = list(dict.fromkeys([special_tokens] if isinstance(special_tokens, str) else special_tokens))
+        if not all(isinstance(token, str) and token for token in specials):
+            raise TokenizerError(f"special_tokens={specials!r} should be texts, such as ['<bos>', '<eos>']")
+        roles = roles_by_spelling(specials)
+    if kind not in tuple(UNKNOWN):
+        roles.pop("unk", None)  # bytes leave nothing unknown
+    return specials, roles
 
 
 def train(texts: Iterable[Any], kind: Any, vocab_size: Any, specials: list[str], roles: dict[str, str]) -> Backend:

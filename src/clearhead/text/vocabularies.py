@@ -1,96 +1,43 @@
-"""Vocabularies of older folders. Before `tokenizer.json` a folder held bare lists (GPT-2's `vocab.json` and
-`merges.txt`, BERT's `vocab.txt`, a sentencepiece `.model`), and the rest was code: the class that
-`tokenizer_config.json` names.
-
-`CLASSES` says what that code does, a row for each class known here. A class without a row may renumber its pieces or
-lower-case its text, and would give wrong ids in silence; it is refused.
+"""Vocabularies of older folders, as pipelines: the bare lists, and around them what the folder's class would do
+(`classes.py`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
-from tokenizers import AddedToken, decoders, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import BPE, WordPiece
 
 from clearhead.errors import TokenizerError
 from clearhead.text.backend import translated
+from clearhead.text.classes import TokenizerClass, codes_of, row_of
+from clearhead.text.cut import backend_from_cut
+from clearhead.text.languages import NONE, Languages
+from clearhead.text.layout import laid_out
+from clearhead.text.patterns import ONE_DIGIT
 from clearhead.text.sentencepiece import backend_from_sentencepiece, parse
 from clearhead.text.special import added_token, surround
 
-Surrounds = Literal["flags", "bert", "roberta", "eos"]
-"""What is put around a text: as `add_bos_token` and `add_eos_token` say, `[CLS] A [SEP]`, `<s> A </s>`, or `A </s>`."""
-
 
 @dataclass(frozen=True, kw_only=True)
-class TokenizerClass:
-    """What the code of a Hugging Face tokenizer class adds to its vocabulary file."""
+class Vocabulary:
+    """A vocabulary's pipeline, and the token of each role. target: of the texts that are written, where theirs is
+    another. files: what it was read from, where a tokenizer.json cannot hold it."""
 
-    format: Literal["bytes-bpe", "wordpiece", "sentencepiece"]
-    special_tokens: Mapping[str, str] = field(default_factory=dict)
-    surrounds: Surrounds = "flags"
-    add_bos: bool = False
-    sentinels: int = 0
-    """How many `<extra_id_…>` follow the vocabulary, the last number first, as in T5."""
-
-
-_GPT2 = TokenizerClass(format="bytes-bpe", special_tokens={"bos": "<|endoftext|>", "eos": "<|endoftext|>"})
-_ROBERTA = TokenizerClass(
-    format="bytes-bpe",
-    special_tokens={
-        "bos": "<s>", "eos": "</s>", "cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>",
-    },
-    surrounds="roberta",
-)  # fmt: skip
-_BERT = TokenizerClass(
-    format="wordpiece",
-    special_tokens={"unk": "[UNK]", "sep": "[SEP]", "pad": "[PAD]", "cls": "[CLS]", "mask": "[MASK]"},
-    surrounds="bert",
-)
-_LLAMA = TokenizerClass(
-    format="sentencepiece", special_tokens={"bos": "<s>", "eos": "</s>", "unk": "<unk>"}, add_bos=True
-)
-_GEMMA = TokenizerClass(
-    format="sentencepiece",
-    special_tokens={"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "pad": "<pad>"},
-    add_bos=True,
-)
-_T5 = TokenizerClass(
-    format="sentencepiece",
-    special_tokens={"eos": "</s>", "unk": "<unk>", "pad": "<pad>"},
-    surrounds="eos",
-    sentinels=100,
-)
-
-CLASSES: Mapping[str, TokenizerClass] = {
-    "GPT2Tokenizer": _GPT2,
-    "CodeGenTokenizer": _GPT2,
-    "RobertaTokenizer": _ROBERTA,
-    "BartTokenizer": _ROBERTA,
-    "LongformerTokenizer": _ROBERTA,
-    "LEDTokenizer": _ROBERTA,
-    "BertTokenizer": _BERT,
-    "DistilBertTokenizer": _BERT,
-    "ElectraTokenizer": _BERT,
-    "MobileBertTokenizer": _BERT,
-    "LlamaTokenizer": _LLAMA,
-    "CodeLlamaTokenizer": _LLAMA,
-    "GemmaTokenizer": _GEMMA,
-    "T5Tokenizer": _T5,
-}
-GENERIC = {"PreTrainedTokenizer", "PreTrainedTokenizerFast", "TokenizersBackend", "SentencePieceBackend"}
-UNNAMED = {"bytes-bpe": _GPT2, "wordpiece": _BERT, "sentencepiece": TokenizerClass(format="sentencepiece")}
-"""What a folder without a class name holds."""
+    backend: Backend
+    roles: dict[str, str]
+    languages: Languages = NONE
+    target: Backend | None = None
+    files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def from_bytes_bpe(
-    vocabulary: dict[str, Any], merges: str, config: Mapping[str, Any]
-) -> tuple[Backend, dict[str, str]]:
+def from_bytes_bpe(vocabulary: dict[str, Any], merges: str, config: Mapping[str, Any]) -> Vocabulary:
     """GPT-2's byte-level BPE: each line of `merges` is a pair, the most frequent first."""
-    row = _row("bytes-bpe", config)
+    row = row_of("bytes-bpe", config)
     if not all(isinstance(id, int) and 0 <= id < 1 << 32 for id in vocabulary.values()):
         raise TokenizerError("vocab.json should be an object from each token to its id, a whole number")
     pairs: list[tuple[str, str]] = []
@@ -105,14 +52,24 @@ def from_bytes_bpe(
     with translated("vocab.json and merges.txt do not belong together"):
         backend = Backend(BPE(vocabulary, pairs))
     prefix = bool(config.get("add_prefix_space", False))
-    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
+    if row.composed:
+        backend.normalizer = normalizers.NFC()
+    if row.one_digit:
+        backend.pre_tokenizer = pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(ONE_DIGIT), "isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=prefix, use_regex=False),
+            ]
+        )
+    else:
+        backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=prefix)
     backend.decoder = decoders.ByteLevel()
-    return backend, _specials(backend, row, dict(row.special_tokens), config)
+    return Vocabulary(backend=backend, roles=_specials(backend, row, dict(row.special_tokens), config))
 
 
-def from_wordpiece(lines: str, config: Mapping[str, Any]) -> tuple[Backend, dict[str, str]]:
+def from_wordpiece(lines: str, config: Mapping[str, Any]) -> Vocabulary:
     """BERT's WordPiece: a token a line, the line's number its id. Text is lower-cased unless the config says no."""
-    row = _row("wordpiece", config)
+    row = row_of("wordpiece", config)
     tokens = [line.rstrip("\r") for line in lines.split("\n")]
     if tokens and not tokens[-1]:
         tokens.pop()
@@ -129,34 +86,84 @@ def from_wordpiece(lines: str, config: Mapping[str, Any]) -> tuple[Backend, dict
     )
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
-    return backend, _specials(backend, row, dict(row.special_tokens), config)
+    return Vocabulary(backend=backend, roles=_specials(backend, row, dict(row.special_tokens), config))
 
 
-def from_sentencepiece(data: bytes, config: Mapping[str, Any]) -> tuple[Backend, dict[str, str]]:
-    """A sentencepiece model; see `sentencepiece.py`."""
-    row = _row("sentencepiece", config)
-    model = parse(data)
+def from_sentencepiece(data: bytes, config: Mapping[str, Any]) -> Vocabulary:
+    """A sentencepiece model, its pieces numbered as the class has them; see `sentencepiece.py` and `layout.py`."""
+    row = row_of("sentencepiece", config)
+    stated = config.get("added_tokens_decoder")
+    ids = {int(id): token for id, token in stated.items()} if isinstance(stated, dict) else {}
+    model = laid_out(parse(data), row.layout(config), ids)
     prefix = config.get("add_prefix_space")
-    backend = backend_from_sentencepiece(model, add_prefix_space=None if prefix is None else bool(prefix))
-    count = config.get("extra_ids", row.sentinels) if row.sentinels else 0
-    if not isinstance(count, int) or not 0 <= count <= 10_000:
-        raise TokenizerError(f"extra_ids={count!r} in tokenizer_config.json should be a whole number up to 10000")
-    backend.add_special_tokens([f"<extra_id_{number}>" for number in reversed(range(count))])
-    return backend, _specials(backend, row, {**row.special_tokens, **model.special_tokens()}, config)
+    backend = backend_from_sentencepiece(
+        model,
+        add_prefix_space=None if prefix is None else bool(prefix),
+        first_only=row.legacy_spaces and config.get("legacy") is False,
+        clean=_folding(config) if row.folded else (),
+    )
+    roles = _specials(backend, row, {**row.special_tokens, **model.special_tokens()}, config)
+    languages = languages_of(backend, row, config)
+    return Vocabulary(backend=backend, roles=roles, languages=languages)
 
 
-def _row(format: str, config: Mapping[str, Any]) -> TokenizerClass:
-    name = config.get("tokenizer_class")
-    plain = name.removesuffix("Fast") if isinstance(name, str) else None
-    if plain is None or name in GENERIC or plain in GENERIC:
-        return UNNAMED[format]
-    row = CLASSES.get(plain)
-    if row is None or row.format != format:
-        raise TokenizerError(
-            f"the vocabulary belongs to {name}, whose way with a {format} vocabulary is not known here; load it with "
-            "transformers, save it (which writes a tokenizer.json), and load that"
-        )
-    return row
+def from_m2m_100(data: bytes, vocabulary: dict[str, Any], config: Mapping[str, Any]) -> Vocabulary:
+    """M2M-100: a sentencepiece model, the list that numbers its pieces, and the languages behind it."""
+    row = row_of("m2m_100", config)
+    codes = codes_of(row, config)
+    whole = vocabulary | {token: len(vocabulary) + number for number, token in enumerate(codes.values())}
+    backend = backend_from_cut(parse(data), whole, list(codes.values()))
+    roles = _specials(backend, row, dict(row.special_tokens), config)
+    return Vocabulary(backend=backend, roles=roles, languages=languages_of(backend, row, config))
+
+
+def from_marian(
+    source: bytes, target: bytes, vocabulary: dict[str, Any], other: dict[str, Any] | None, config: Mapping[str, Any]
+) -> Vocabulary:
+    """Marian: two sentencepiece models, one for what is read and one for what is written, and the list that numbers
+    the pieces of both. other: the list of the second, where it has its own."""
+    row = row_of("marian", config)
+    reading, writing = (
+        backend_from_cut(parse(data), numbers, [], told=True)
+        for data, numbers in ((source, vocabulary), (target, vocabulary if other is None else other))
+    )
+    _specials(writing, row, dict(row.special_tokens), config)
+    roles = _specials(reading, row, dict(row.special_tokens), config)
+    codes = {token[2:-2]: token for token in vocabulary if token.startswith(">>") and token.endswith("<<")}
+    return Vocabulary(backend=reading, roles=roles, languages=Languages(tokens=codes, place=row.place), target=writing)
+
+
+def languages_of(backend: Backend, row: TokenizerClass, config: Mapping[str, Any]) -> Languages:
+    """The languages of a class, as far as the pipeline has their tokens, with the text's own put beside it.
+
+    Raises `TokenizerError` where the language that a text is in unless said is none of them.
+    """
+    if row.surrounds != "language":
+        return NONE
+    tokens = {code: token for code, token in codes_of(row, config).items() if backend.token_to_id(token) is not None}
+    found = Languages(
+        tokens=tokens,
+        place="behind" if config.get("legacy_behaviour") is True else row.place,
+        source=config.get("src_lang") or row.default,
+        target=config.get("tgt_lang"),
+    )
+    token, end = found.token(found.source), _text(config.get("eos_token"), row.special_tokens["eos"])
+    if backend.token_to_id(end) is None:
+        raise TokenizerError(f"the vocabulary has no {end!r}, which ends every text")
+    behind = found.place == "behind"
+    surround(backend, [] if behind else [token], [end, token] if behind else [end], joined=True)
+    backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens.values()])
+    return replace(found, target=found.target or found.source)
+
+
+def _folding(config: Mapping[str, Any]) -> list[normalizers.Normalizer]:
+    """ALBERT's clean-up: straight quotes, no accents, no capitals."""
+    steps: list[normalizers.Normalizer] = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
+    if not config.get("keep_accents", False):
+        steps += [normalizers.NFKD(), normalizers.StripAccents()]
+    if config.get("do_lower_case", True):
+        steps.append(normalizers.Lowercase())
+    return steps
 
 
 def _specials(
@@ -168,7 +175,7 @@ def _specials(
     roles = {role: token for role, token in roles.items() if backend.token_to_id(token) is not None}
     for role, token in roles.items():
         named = config.get(f"{role}_token")
-        lstrip = role == "mask" and row.surrounds == "roberta"
+        lstrip = role == "mask" and row.wide_mask
         added = added_token(named) if isinstance(named, dict) else AddedToken(token, lstrip=lstrip, normalized=False)
         added.special = True
         backend.add_special_tokens([added])
@@ -176,18 +183,25 @@ def _specials(
         if row.surrounds == "bert" and {"cls", "sep"} <= roles.keys():
             surround(backend, [roles["cls"]], [roles["sep"]], between=[])
         elif row.surrounds == "roberta" and {"cls", "sep"} <= roles.keys():
-            prefix = bool(config.get("add_prefix_space", False))
-            backend.post_processor = processors.RobertaProcessing(
-                (roles["sep"], backend.token_to_id(roles["sep"]) or 0),
-                (roles["cls"], backend.token_to_id(roles["cls"]) or 0),
-                trim_offsets=True,
-                add_prefix_space=prefix,
-            )
-        elif row.surrounds == "eos" and "eos" in roles:
-            surround(backend, [], [roles["eos"]])
+            _surround_twice(backend, row, roles, config)
+        elif row.surrounds in ("eos", "eos once") and "eos" in roles:
+            surround(backend, [], [roles["eos"]], joined=row.surrounds == "eos once")
         elif row.surrounds == "flags":
             _surround_by_flags(backend, row, roles, config)
     return roles
+
+
+def _surround_twice(backend: Backend, row: TokenizerClass, roles: Mapping[str, str], config: Mapping[str, Any]) -> None:
+    """`<s> A </s>`, and with a second text `</s> B </s>` behind it."""
+    if row.format != "bytes-bpe":
+        surround(backend, [roles["cls"]], [roles["sep"]], between=[roles["sep"]], second=0)
+        return
+    backend.post_processor = processors.RobertaProcessing(
+        (roles["sep"], backend.token_to_id(roles["sep"]) or 0),
+        (roles["cls"], backend.token_to_id(roles["cls"]) or 0),
+        trim_offsets=True,
+        add_prefix_space=bool(config.get("add_prefix_space", False)),
+    )
 
 
 def _surround_by_flags(

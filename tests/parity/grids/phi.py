@@ -128,5 +128,6 @@ GRIDS = (
         small=small3,
         alone=by_length,
         cached=lambda config: not by_length(config) and keeps_its_window(config),
+        older=lambda config: not {"factor", "attention_factor"} & config.rope_parameters.keys(),
     ),
 )
