@@ -60,6 +60,8 @@ def test_transformers_4_reads_our_export(family: str, tmp_path: Path) -> None:
         again = load(export(ours, path / "out")).model
         ids, real = support.texts(config.vocab_size, pad="right" if not grid.alone(config) else "none")
         asked = {"input_ids": ids, "attention_mask": real}
+        if grid.inputs is not None:
+            asked |= {name: value.contiguous() for name, value in grid.inputs(config, real).items()}
         if config.is_encoder_decoder:
             asked["decoder_input_ids"] = torch.randint(1, config.vocab_size, (3, 5))
         save_file(asked, path / "out" / "asked.safetensors")

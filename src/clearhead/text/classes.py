@@ -87,7 +87,8 @@ _T5 = TokenizerClass(
 _ALBERT = TokenizerClass(
     format="sentencepiece",
     special_tokens={
-        "bos": "[CLS]", "eos": "[SEP]", "cls": "[CLS]", "sep": "[SEP]", "unk": "<unk>", "pad": "<pad>", "mask": "[MASK]",
+        "bos": "[CLS]", "eos": "[SEP]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]",
+        "unk": "<unk>", "pad": "<pad>",
     },
     surrounds="bert",
     layout=albert,

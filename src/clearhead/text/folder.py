@@ -169,7 +169,7 @@ def _added(folder: Path, config: dict[str, Any]) -> dict[int, Any]:
 
 
 def write(
-    folder: str | os.PathLike[str],
+    folder: Any,
     files: Mapping[str, bytes],
     kept: Mapping[str, Any],
     special_tokens: Mapping[str, str],

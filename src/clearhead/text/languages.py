@@ -31,10 +31,10 @@ class Languages:
 
     def token(self, code: str | None) -> str:
         """The token of a language, by its code or by the token itself. Raises `TokenizerError` for another."""
-        if code in self.tokens:
+        if code is not None and code in self.tokens:
             return self.tokens[code]
-        if code in self.tokens.values():
-            return str(code)
+        if code is not None and code in self.tokens.values():
+            return code
         words = [*self.tokens, *(known.partition("_")[0] for known in self.tokens)]
         near = get_close_matches(str(code), words, n=3, cutoff=0.6)
         likely = [known for known in self.tokens if any(known == word or known.startswith(f"{word}_") for word in near)]

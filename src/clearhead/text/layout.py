@@ -34,10 +34,12 @@ Rule = Callable[[Mapping[str, Any]], Layout]
 
 
 def as_it_is(config: Mapping[str, Any]) -> Layout:
+    """The file's own numbers."""
     return Layout()
 
 
 def albert(config: Mapping[str, Any]) -> Layout:
+    """ALBERT's: the file's own numbers, but for pieces such as `9,`."""
     return Layout(no_commas=True)
 
 
@@ -59,6 +61,7 @@ def camembert(config: Mapping[str, Any]) -> Layout:
 
 
 def pegasus(config: Mapping[str, Any]) -> Layout:
+    """Pegasus's: what its training masked, and a hundred tokens that it never used."""
     offset, sentence = config.get("offset", 103), config.get("mask_token_sent", "<mask_1>")
     if offset != 103 or sentence != "<mask_1>":
         raise TokenizerError(f"offset={offset!r} and mask_token_sent={sentence!r} are not Pegasus's 103 and '<mask_1>'")

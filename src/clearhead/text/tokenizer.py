@@ -290,7 +290,7 @@ class Tokenizer:
         known = self._bytes.of(token) if id not in self._specials else None
         return token.encode() if known is None else known
 
-    def _encoding(self, text: str, pair: str | None, special: bool, code: str | None) -> Encoding:
+    def _encoding(self, text: Any, pair: Any, special: bool, code: str | None) -> Encoding:
         found = encoded(self.backend, text, pair, special)
         ids, sequences, types, words, offsets = (
             found.ids, found.sequence_ids, found.type_ids, found.word_ids, found.offsets,

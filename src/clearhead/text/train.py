@@ -40,9 +40,7 @@ WORDS = Regex(r" ?\w+| ?[^\w\s]+|\s+(?!\S)|\s")
 """No token of `bpe` and `unigram` crosses these: a word or a run of signs, with one space before it, or blanks."""
 
 
-def asked_specials(
-    kind: Any, special_tokens: Mapping[str, str] | Iterable[str] | None
-) -> tuple[list[str], dict[str, str]]:
+def asked_specials(kind: Any, special_tokens: Any) -> tuple[list[str], dict[str, str]]:
     """The special tokens that a caller of `Tokenizer.train` asks for, in order, and the token of each role."""
     if special_tokens is None:
         special_tokens = BERT_SPECIALS if kind == "wordpiece" else ()

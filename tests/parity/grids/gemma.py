@@ -178,6 +178,7 @@ GRIDS = (
         },
         small=small3,
         alone=by_length_somewhere,
+        older=lambda config: config.rope_parameters[LOCAL]["rope_type"] == "default",  # it has no other there
         cached=lambda config: not by_length_somewhere(config) and keeps_its_window(config),
     ),
 )

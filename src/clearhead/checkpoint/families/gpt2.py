@@ -88,6 +88,7 @@ GPT2 = Family(
             tied=True,
             table="wte.weight",
         ),
+        Convert((), lambda _: {}, lambda config: {"n_ctx": config.context}),  # llama.cpp's converter asks for it
         Ignored("n_ctx", "the size of a mask that is made on the fly here; n_positions is the context"),
         Ignored("reorder_and_upcast_attn", "it only changes the rounding of scores in half precision"),
         Ignored("summary_*", "it speaks of the multiple-choice head, which is not read"),
