@@ -95,7 +95,8 @@ def laid_out(model: SentencePieceModel, layout: Layout, stated: Mapping[int, Any
         if piece.kind not in (Kind.UNKNOWN, Kind.CONTROL):
             raise TokenizerError(f"this model begins with {piece.text!r}, where one of its kind has a special token")
     texts = {piece.text for piece in kept}
-    tail = () if any(id >= len(layout.head) + len(kept) for id in stated) else layout.tail
+    behind = sorted(id for id in stated if id >= len(layout.head) + len(kept))
+    tail = tuple(added_token(stated[id]).content for id in behind) or layout.tail
     lowest = min((piece.score for piece in model.pieces), default=0.0)
 
     if layout.no_commas:

@@ -25,5 +25,6 @@ GRIDS = (
         classes={"seq2seq": MarianMTModel, "base": MarianModel},
         small=lambda: MarianConfig(**SMALL),
         alone=by_column,
+        older=lambda config: config.share_encoder_decoder_embeddings or config.decoder_vocab_size == config.vocab_size,
     ),
 )
