@@ -143,12 +143,6 @@ def fuzz_configs(folder: Path, family: str, count: int) -> int:
     return loaded
 
 
-@pytest.mark.usefixtures("as_a_user")
-@pytest.mark.parametrize("family", sorted(GRIDS))
-def test_mutated_configs(family: str, victims: Callable[[str], Path]) -> None:
-    fuzz_configs(victims(family), family, 20)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("family", sorted(GRIDS))
@@ -218,8 +212,9 @@ def fuzz_weights(folder: Path, family: str, count: int) -> None:
 
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("family", sorted(GRIDS))
-def test_mutated_safetensors(family: str, victims: Callable[[str], Path]) -> None:
-    fuzz_weights(victims(family), family, 12)
+def test_a_few_mutated_configs_and_safetensors(family: str, victims: Callable[[str], Path]) -> None:
+    fuzz_configs(victims(family), family, 8)
+    fuzz_weights(victims(family), family, 5)
 
 
 @pytest.mark.slow
@@ -274,7 +269,7 @@ def fuzz_format(kind: str, root: Path, count: int) -> None:
 @pytest.mark.usefixtures("as_a_user")
 @pytest.mark.parametrize("kind", FORMATS)
 def test_mutated_files_of_other_formats(kind: str, tmp_path: Path) -> None:
-    fuzz_format(kind, tmp_path, 25)
+    fuzz_format(kind, tmp_path, 12)
 
 
 @pytest.mark.slow

@@ -313,7 +313,9 @@ def test_minilm_by_its_vocabulary_is_minilm():
     ({"vocab.txt": "[UNK]\n", "added_tokens.json": '{"<x>": 7}'}, "do not belong together"),
     ({"tokenizer.model": ""}, "0 among 0 pieces"),
     ({"tokenizer.model": b"\x00\x01\x02"}, "field number 0"),
-    ({"spiece.model": b"x", "tokenizer_config.json": '{"tokenizer_class": "XLMRobertaTokenizer"}'}, "XLMRoberta"),
+    ({"spiece.model": b"x", "tokenizer_config.json": '{"tokenizer_class": "XLNetTokenizer"}'}, "XLNetTokenizer"),
+    ({"source.spm": b"x", "tokenizer_config.json": '{"tokenizer_class": "MarianTokenizer"}'}, "vocab.json is missing"),
+    ({"vocab.json": "{}", "tokenizer_config.json": '{"tokenizer_class": "M2M100Tokenizer"}'}, "is missing"),
 ])  # fmt: skip
 def test_what_is_no_tokenizer_is_refused_in_one_line(files, message, tmp_path):
     for name, content in files.items():

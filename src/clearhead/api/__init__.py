@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
-from clearhead.errors import InputError
+from clearhead.errors import CheckpointError, ConfigError, InputError
 
 if TYPE_CHECKING:
     import torch
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from clearhead.checkpoint.report import Report
     from clearhead.generate.settings import GenerationSettings
     from clearhead.lens.look import Look
-    from clearhead.model.config import ModelConfig, Pooling
+    from clearhead.model.config import Head, ModelConfig, Pooling
     from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder
     from clearhead.text import Tokenizer
 
@@ -83,7 +83,12 @@ class Loaded:
         """
         from clearhead.generate.defaults import read
 
-        return read(self.pretrained.foreign.generation, self.pretrained.foreign.config)
+        settings = read(self.pretrained.foreign.generation, self.pretrained.foreign.config)
+        try:
+            settings.check_ids(self.config.target_vocab_size)
+        except ConfigError as error:
+            raise CheckpointError(f"what {self.name} says of generation: {error}") from None
+        return settings
 
     def look(self, text: str, target: str | None = None) -> Look:
         """What every head reads in this text; see `clearhead.look`."""
@@ -175,17 +180,19 @@ def load(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
     revision: str | None = None,
+    head: Head | str | None = None,
     pickle: bool = False,
 ) -> Loaded:
     """A model by its folder or file, its hub id, or its embedded name (`minilm`, `alice`): ready to run, in eval mode.
 
-    dtype: what the weights are held in; None keeps the file's. pickle: whether old PyTorch files may be read, which
-    are pickles, with `weights_only=True`. Raises UnknownModelError for a name that is none of these, CheckpointError
-    (or one of its kin) for a checkpoint that cannot be trusted or is not accounted for.
+    dtype: what the weights are held in; None keeps the file's. head: another head than the checkpoint's, or a class of
+    its family ("BertModel"); what the file lacks of it is drawn anew, and the report says so. pickle: whether old
+    PyTorch files may be read, which are pickles, with `weights_only=True`. Raises UnknownModelError for a name that is
+    none of these, CheckpointError (or one of its kin) for a checkpoint that cannot be trusted or is not accounted for.
     """
     from clearhead.checkpoint.pretrained import load as read
 
-    return Loaded(read(str(name_or_path), dtype=dtype, device=device, revision=revision, pickle=pickle))
+    return Loaded(read(str(name_or_path), dtype=dtype, device=device, revision=revision, head=head, pickle=pickle))
 
 
 def export(lm: Loaded, folder: str | Path, *, overwrite: bool = False) -> Path:

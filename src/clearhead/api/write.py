@@ -20,7 +20,10 @@ def settings_of(
     lm: Loaded, settings: GenerationSettings | None, target_language: str | None, changes: Mapping[str, Any]
 ) -> GenerationSettings:
     """What the caller asks for, over what the checkpoint does."""
-    found = settled(settings if settings is not None else lm.settings, changes)
+    own = settings if settings is not None else lm.settings
+    found = settled(own, changes)
+    if settings is None and own.max_new_tokens is not None and not {"max_new_tokens", "max_length"} & changes.keys():
+        found = replace(found, max_new_tokens=None, max_length=None, default_new_tokens=own.max_new_tokens)
     if found.num_return_sequences > 1:
         raise InputError(
             "a prompt gets one text here; leave num_return_sequences out, or take clearhead.generate.generate_ids."

@@ -32,6 +32,7 @@ from clearhead.model.config import (
     SequenceClassification,
     TokenClassification,
 )
+from clearhead.model.config.checks import LARGEST
 
 ACTIVATIONS: Mapping[str, Activation] = {
     "gelu": "gelu",
@@ -70,6 +71,7 @@ _FILES = (
     *("gradient_checkpointing", "torchscript", "use_bfloat16", "tf_legacy_loss", "problem_type"),
     *("sep_token_id", "unk_token_id", "mask_token_id", "cls_token_id"),
     *("transformers.js_config", "unsloth_version", "unsloth_fixed"),
+    *("sentence_transformers", "sbert_ce_default_activation_function"),
 )
 
 COMMON: tuple[ConfigRow, ...] = (
@@ -111,7 +113,7 @@ def special_tokens(
     def read_eos(foreign: Foreign, key: str) -> tuple[int, ...]:
         value = foreign.get(key, eos)
         several = value if isinstance(value, list) else [] if value is None else [value]
-        if any(not isinstance(one, int) or isinstance(one, bool) for one in several):
+        if any(not isinstance(one, int) or isinstance(one, bool) or abs(one) > LARGEST for one in several):
             raise foreign.bad(key, "an id or a list of ids")
         return tuple(several)
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 from clearhead.checkpoint.common import ACTIVATIONS, layers, one_stack
 from clearhead.checkpoint.config_rules import ConfigRow, Convert, Foreign, Only, Value, choice, number, whole
 from clearhead.checkpoint.heads_rule import UNNAMED, Architecture, Heads
@@ -70,6 +73,9 @@ def table_width(default: int) -> Convert:
     )
 
 
+NOTHING_MORE: Mapping[str, Architecture] = MappingProxyType({})
+
+
 def encoder_classes(
     name: str,
     *,
@@ -77,12 +83,13 @@ def encoder_classes(
     output: str,
     pooler: str | None = None,
     pretraining: bool = False,
+    also: Mapping[str, Architecture] = NOTHING_MORE,
     dropout_keys: tuple[str, ...] = ("classifier_dropout", "hidden_dropout_prob"),
 ) -> Heads:
     """The row of an encoder's classes. sequence: how it labels a text. output: the masked-LM head's own table.
 
     pooler: the tensor that shows that a base model has one. pretraining: it is read as a masked LM, without its second
-    head.
+    head. also: classes that only this family has.
     """
     reads: Activation | None = "tanh" if sequence.pooling == "pooler" else None
     masked = Architecture(head=MaskedLanguageModel())
@@ -93,6 +100,7 @@ def encoder_classes(
             **({f"{name}ForPreTraining": masked} if pretraining else {}),
             f"{name}ForSequenceClassification": Architecture(head=sequence, pooler=reads),
             f"{name}ForTokenClassification": Architecture(head=TokenClassification(labels=UNNAMED)),
+            **also,
         },
         default=f"{name}Model",
         tied=True,

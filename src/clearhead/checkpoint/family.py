@@ -95,7 +95,8 @@ class Family:
                 places |= found
                 where_to = ", ".join(place.rstrip("?") for place in found) or "the only value that we run"
                 went |= {key: where_to for key in keys if claims.get(key) is row}
-            except (CheckpointError, ConfigError) as error:
+            except (CheckpointError, ConfigError) as problem:
+                error = problem if isinstance(problem, CheckpointError) else CheckpointError(f"{where}: {problem}")
                 errors.append(error)
                 refused |= {key: str(error) for key in keys if claims.get(key) is row}
         config = None

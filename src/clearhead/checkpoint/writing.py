@@ -21,8 +21,9 @@ from clearhead.errors import CheckpointError
 _CODES = {dtype: code for code, (_, dtype) in DTYPES.items() if dtype is not None}
 _CONFIG = "config.json"
 _OURS = re.compile(
-    r"(config|generation_config|tokenizer|tokenizer_config|modules|sentence_bert_config|config_sentence_transformers"
-    r"|model\.safetensors\.index)\.json|model(-\d{5}-of-\d{5})?\.safetensors|1_Pooling/config\.json"
+    r"(config|generation_config|tokenizer|tokenizer_config|(target_)?vocab|modules|sentence_bert_config"
+    r"|config_sentence_transformers|model\.safetensors\.index)\.json|(source|target)\.spm|sentencepiece\.bpe\.model"
+    r"|model(-\d{5}-of-\d{5})?\.safetensors|1_Pooling/config\.json"
 )
 """What a folder may hold to be overwritten: the files that an export writes, by their full names."""
 

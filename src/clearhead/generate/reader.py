@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import ContextError, InputError
-from clearhead.generate.settings import UNSAID, GenerationSettings
+from clearhead.generate.settings import GenerationSettings
 from clearhead.model.config import LanguageModel, MaskedLanguageModel
 from clearhead.model.embedding import check_vocabulary
 from clearhead.model.modes import without_dropout
@@ -77,7 +77,7 @@ class Reader:
             if free is not None and free < wanted:
                 raise self._no_room(wanted, free)
             return wanted
-        wanted = UNSAID
+        wanted = settings.default_new_tokens
         if settings.max_length is not None:
             wanted = settings.max_length - self.start.shape[1]
             if wanted <= 0:

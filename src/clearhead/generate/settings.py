@@ -11,13 +11,16 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from clearhead.errors import ConfigError
-from clearhead.model.config.checks import check_counts, check_numbers
+from clearhead.model.config.checks import LARGEST, check_counts, check_numbers
 
 COLDEST = 1e-6
 """A temperature above 0 is at least this: logits are divided by it, and must stay finite."""
 
 STEEPEST = 20.0
 """A length penalty is at most this either way: it is a power of the length, and must stay finite."""
+
+WIDEST = 1024
+"""Beams: each is a row of its own in the batch and in the cache."""
 
 UNSAID = 50
 """New ids where nothing says how many; fewer where the model's positions end before."""
@@ -31,7 +34,7 @@ class GenerationSettings:
 
     How far. max_new_tokens: the most ids that are added to each text; they must fit the model's positions. max_length:
     how many ids a text may have in all, counted as the longest of the batch, where max_new_tokens is None; without
-    either it is 50 new ones; both end where the positions end. min_new_tokens, min_length: before it, no text ends.
+    either, default_new_tokens; both end where the positions end. min_new_tokens, min_length: before it, no text ends.
 
     How boldly. temperature: 0 is greedy, the likeliest id each time, and then nothing that cuts off unlikely ids has a
     say; 1 draws from the model's own distribution. top_k, top_p, min_p: which ids may be drawn. seed: the same seed
@@ -57,6 +60,7 @@ class GenerationSettings:
 
     max_new_tokens: int | None = None
     max_length: int | None = None
+    default_new_tokens: int = UNSAID
     min_new_tokens: int | None = None
     min_length: int | None = None
     temperature: float = 0.0
@@ -84,7 +88,8 @@ class GenerationSettings:
     def __post_init__(self) -> None:
         check_counts(self, "max_new_tokens", "min_new_tokens", "min_length", at_least=0)
         check_counts(self, "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", at_least=0)
-        check_counts(self, "max_length", "top_k", "num_beams", "num_return_sequences")
+        check_counts(self, "max_length", "default_new_tokens", "top_k")
+        check_counts(self, "num_beams", "num_return_sequences", at_most=WIDEST)
         check_counts(self, "forced_bos_token_id", "pad", "decoder_start", at_least=0)
         check_counts(self, "seed", at_least=0, at_most=2**63 - 1)
         check_numbers(self, "temperature", inclusive=True)
@@ -176,8 +181,9 @@ def _ids(name: str, value: object) -> tuple[int, ...] | None:
     if value is None:
         return None
     ids = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
-    if not all(isinstance(one, int) and not isinstance(one, bool) for one in ids):
-        raise ConfigError(f"GenerationSettings.{name}={value!r} is no id and no list of ids; give whole numbers.")
+    if not all(isinstance(one, int) and not isinstance(one, bool) and abs(one) <= LARGEST for one in ids):
+        said = repr(value)[:60]
+        raise ConfigError(f"GenerationSettings.{name}={said} is no id and no list of ids; give whole numbers.")
     return ids
 
 

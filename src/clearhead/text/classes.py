@@ -31,8 +31,8 @@ class TokenizerClass:
     composed: characters are composed first (NFC). one_digit: cut by Qwen 2's pattern instead of GPT-2's. folded: text
     is lower-cased and loses its accents unless the config says no, as ALBERT's. wide_mask: the mask takes the blanks
     before it along. legacy_spaces: a space is put before what follows a special token too, unless the config has
-    `legacy: false`. languages: of a translator, and where a text's own stands; default: that of a text of which nothing
-    is said.
+    `legacy: false`. pads_left: shorter texts of a batch get their padding in front. languages: of a translator, and
+    where a text's own stands; default: that of a text of which nothing is said.
     """
 
     format: Format
@@ -45,6 +45,7 @@ class TokenizerClass:
     folded: bool = False
     wide_mask: bool = False
     legacy_spaces: bool = False
+    pads_left: bool = False
     languages: tuple[str, ...] = ()
     place: Place = "before"
     default: str = ""
@@ -72,11 +73,13 @@ _LLAMA = TokenizerClass(
     special_tokens={"bos": "<s>", "eos": "</s>", "unk": "<unk>"},
     add_bos=True,
     legacy_spaces=True,
+    pads_left=True,
 )
 _GEMMA = TokenizerClass(
     format="sentencepiece",
     special_tokens={"bos": "<bos>", "eos": "<eos>", "unk": "<unk>", "pad": "<pad>"},
     add_bos=True,
+    pads_left=True,
 )
 _T5 = TokenizerClass(
     format="sentencepiece",
@@ -173,7 +176,8 @@ UNNAMED: Mapping[str, TokenizerClass] = {
 }
 """What a folder without a class name holds."""
 MODELS: Mapping[str, str] = {
-    **dict.fromkeys(("bert", "distilbert", "electra"), "BertTokenizer"),
+    **dict.fromkeys(("bert", "electra"), "BertTokenizer"),
+    "distilbert": "DistilBertTokenizer",
     **dict.fromkeys(("gpt2", "opt", "phi"), "GPT2Tokenizer"),
     **dict.fromkeys(("roberta", "bart"), "RobertaTokenizer"),
     **dict.fromkeys(("llama", "mistral", "phi3"), "LlamaTokenizer"),
@@ -196,6 +200,21 @@ def named(config: Mapping[str, Any], model: Mapping[str, Any]) -> str | None:
     """The class that a folder asks for, without the `Fast` of old. config: the tokenizer's own; model: its model's."""
     name = config.get("tokenizer_class") or model.get("tokenizer_class") or MODELS.get(str(model.get("model_type")))
     return name.removesuffix("Fast") if isinstance(name, str) and name not in GENERIC else None
+
+
+def beside_class(name: str | None) -> dict[str, Any]:
+    """What a class says of itself beyond its pipeline, as a config writes it."""
+    row = CLASSES.get(name or "")
+    if row is None:
+        return {}
+    typed = row.surrounds == "bert" and name != "DistilBertTokenizer"
+    return inputs(typed=typed) | ({"padding_side": "left"} if row.pads_left else {})
+
+
+def inputs(*, typed: bool) -> dict[str, Any]:
+    """What transformers hands to a model with a text's ids, which versions 4 and 5 do not agree on unless it is said.
+    typed: the types of the tokens too, which tell a second text from the first."""
+    return {"model_input_names": ["input_ids", *(["token_type_ids"] if typed else []), "attention_mask"]}
 
 
 def row_of(format: Format, config: Mapping[str, Any]) -> TokenizerClass:

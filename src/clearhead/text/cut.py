@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from tokenizers import AddedToken, Regex, decoders, pre_tokenizers
+from tokenizers import AddedToken, decoders, pre_tokenizers
 from tokenizers import Tokenizer as Backend
 from tokenizers.models import WordLevel
 
@@ -74,7 +74,7 @@ def backend_from_cut(
         backend.pre_tokenizer = pre_tokenizers.PreTokenizer.custom(Cut(model, told=told))
         bytes_too = [decoders.ByteFallback()] if model.byte_fallback else []
         backend.decoder = decoders.Sequence(
-            [decoders.Replace(SPACE, " "), *bytes_too, decoders.Fuse(), decoders.Replace(Regex(r"\A +| +\z"), "")]
+            [decoders.Replace(SPACE, " "), *bytes_too, decoders.Fuse(), decoders.Strip(" ", 1, 0)]
         )
         backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in special])
     return backend

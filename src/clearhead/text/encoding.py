@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,16 @@ class Encoding:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+class Raw(NamedTuple):
+    """What the backend says of a text, token by token."""
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    type_ids: list[int]
+    words: list[int | None]
+    sequences: list[int | None]
 
 
 def mended_offsets(

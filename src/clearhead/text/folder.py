@@ -18,7 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer as Backend
 
 from clearhead.errors import TokenizerError
-from clearhead.text.classes import named
+from clearhead.text.classes import beside_class, inputs, named
 from clearhead.text.files import read_optional, read_text, write_all
 from clearhead.text.languages import NONE, Languages
 from clearhead.text.readers import READERS, READERS_BY_SUFFIX, Reader, read_sentencepiece, read_whole, reader_for
@@ -126,19 +126,26 @@ def _model(folder: Path) -> dict[str, Any]:
 
 
 def _to_keep(own: dict[str, Any], name: str | None, found: Vocabulary, *, own_format: bool) -> dict[str, Any]:
-    """The config that is saved with it. What was in an older format is a tokenizer.json then, which says all; but for
-    translators, whose languages are known to their class."""
+    """The config that is saved with it. Its class is the plain one, for which the tokenizer.json says all, where
+    transformers 5 builds another's pipeline anew, by its class alone. What that class had besides is written out.
+    A translator keeps its class, which knows its languages."""
     keep = dict(own)
     if found.languages is not NONE or found.files:
         keep["tokenizer_class"] = name
         if found.languages.place != "told":
             keep["additional_special_tokens"] = list(found.languages.tokens.values())
             keep.pop("extra_special_tokens", None)
-    elif own_format or own.get("tokenizer_class") == "TokenizersBackend":
-        keep["tokenizer_class"] = "PreTrainedTokenizerFast"
+    else:
+        keep = beside_class(name) | keep | {"tokenizer_class": "PreTrainedTokenizerFast"}
     if own_format:  # it is in the pipeline now, and would be built a second time
         keep = {key: value for key, value in keep.items() if key not in ("add_bos_token", "add_eos_token")}
     return keep
+
+
+def own_config(roles: Mapping[str, str]) -> dict[str, Any]:
+    """The config of a tokenizer that comes from no folder."""
+    plain = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    return plain | inputs(typed={"cls", "sep"} <= roles.keys())
 
 
 def switch_off(backend: Backend) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from typing import Literal
 
 from clearhead.errors import TokenizerError
+from clearhead.text.encoding import Raw
 
 Place = Literal["before", "behind", "told"]
 """Where the token of a text's language stands: first; last, behind the end token; or, of Marian, first in the source,
@@ -35,6 +36,10 @@ class Languages:
             return self.tokens[code]
         if code is not None and code in self.tokens.values():
             return code
+        if not self.tokens:
+            raise TokenizerError(
+                f"this tokenizer has no languages, and so no {code!r}; it is no translator's of several"
+            )
         words = [*self.tokens, *(known.partition("_")[0] for known in self.tokens)]
         near = get_close_matches(str(code), words, n=3, cutoff=0.6)
         likely = [known for known in self.tokens if any(known == word or known.startswith(f"{word}_") for word in near)]
@@ -50,6 +55,8 @@ class Languages:
         Raises `TokenizerError` for a language that is unknown, or that no token tells.
         """
         into = None if target is None else self.token(target)
+        if source is not None:
+            self.token(source)
         if self.place != "told":
             code = self.source if source is None else source
             return None if code is None else self.token(code)
@@ -62,6 +69,15 @@ class Languages:
         code = self.target if language is None else language
         token = None if code is None else self.token(code)
         return None if self.place == "told" else token
+
+    def put(self, raw: Raw, id: int) -> Raw:
+        """The tokens of a text with this language's, `id`, beside it: before the source, where it tells what to write,
+        and else in the place of the language that the pipeline put there."""
+        if self.place == "told":
+            whole = ([id, *raw.ids], [(0, 0), *raw.offsets], [0, *raw.type_ids], [None, *raw.words])
+            return Raw(*whole, [None, *raw.sequences])
+        last = len(raw.ids) - 1 if self.place == "behind" else 0
+        return raw._replace(ids=[id if at == last else known for at, known in enumerate(raw.ids)])
 
 
 NONE = Languages(tokens={}, place="told")

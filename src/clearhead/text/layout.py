@@ -96,7 +96,9 @@ def laid_out(model: SentencePieceModel, layout: Layout, stated: Mapping[int, Any
             raise TokenizerError(f"this model begins with {piece.text!r}, where one of its kind has a special token")
     texts = {piece.text for piece in kept}
     behind = sorted(id for id in stated if id >= len(layout.head) + len(kept))
-    tail = tuple(added_token(stated[id]).content for id in behind) or layout.tail
+    tail = layout.tail
+    if tail and behind:
+        tail = tuple(added_token(stated[id]).content for id in behind)
     lowest = min((piece.score for piece in model.pieces), default=0.0)
 
     if layout.no_commas:

@@ -53,6 +53,14 @@ def named_roles(keywords: Mapping[str, object]) -> dict[str, str]:
     return roles
 
 
+def ids_of_roles(roles: Mapping[str, str], vocabulary: Mapping[str, int]) -> dict[str, int]:
+    """The id of the token of each role. Raises `TokenizerError` for a token that the vocabulary lacks."""
+    for role, token in roles.items():
+        if token not in vocabulary:
+            raise TokenizerError(f"{role}_token={token!r} is not in the vocabulary; add it first")
+    return {role: vocabulary[token] for role, token in roles.items()}
+
+
 def added_token(value: object, *, special: bool = True) -> AddedToken:
     """An added token from its text, or from its form in Hugging Face's files: `{"content": …, "lstrip": …, …}`."""
     if isinstance(value, str):

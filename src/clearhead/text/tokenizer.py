@@ -20,14 +20,13 @@ from clearhead.text import folder as folders
 from clearhead.text.backend import TokenBytes, parts, translated
 from clearhead.text.chat import Message, render
 from clearhead.text.checks import checked_id, checked_ids, encoded
-from clearhead.text.encoding import Encoding, mended_offsets, words_by_marks
-from clearhead.text.special import mark_special, named_roles
+from clearhead.text.encoding import Encoding, Raw, mended_offsets, words_by_marks
+from clearhead.text.special import ids_of_roles, mark_special, named_roles
 from clearhead.text.stream import DetokenizeStream
 from clearhead.text.train import Kind, asked_specials, train
 
 LARGEST_VOCABULARY = 1 << 24
 """Ids. A file that numbers a token higher would make a model of it as large, and is refused."""
-_OWN_CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
 
 
 class Tokenizer:
@@ -64,12 +63,7 @@ class Tokenizer:
         self.vocab_size = max(vocabulary.values()) + 1
         if self.vocab_size > LARGEST_VOCABULARY:
             raise TokenizerError(f"a token has id {self.vocab_size - 1}; ids below {LARGEST_VOCABULARY} are allowed")
-        ids = {role: vocabulary.get(token) for role, token in self.special_tokens.items()}
-        for role, id in ids.items():
-            if id is None:
-                raise TokenizerError(
-                    f"{role}_token={self.special_tokens[role]!r} is not in the vocabulary; add it first"
-                )
+        ids = ids_of_roles(self.special_tokens, vocabulary)
         self.pad_id, self.bos_id, self.eos_id = ids.get("pad"), ids.get("bos"), ids.get("eos")
         self.cls_id, self.sep_id, self.mask_id = ids.get("cls"), ids.get("sep"), ids.get("mask")
         self.unk_id = ids.get("unk")
@@ -132,7 +126,7 @@ class Tokenizer:
                 special_tokens=roles,
                 model_max_length=model_max_length,
                 chat_template=chat_template,
-                config=_OWN_CONFIG | ({"split_special_tokens": True} if split_special_tokens else {}),
+                config=folders.own_config(roles) | ({"split_special_tokens": True} if split_special_tokens else {}),
                 switched_off=folders.switch_off(backend),
             )
         )
@@ -165,7 +159,7 @@ class Tokenizer:
         """
         specials, roles = asked_specials(kind, special_tokens)
         backend = train(texts, kind, vocab_size, specials, roles)
-        return cls(folders.Found(backend=backend, special_tokens=roles, config=dict(_OWN_CONFIG)))
+        return cls(folders.Found(backend=backend, special_tokens=roles, config=folders.own_config(roles)))
 
     def save(self, folder: str | os.PathLike[str]) -> None:
         """Write `tokenizer.json` and `tokenizer_config.json`, which Hugging Face's AutoTokenizer reads to the same ids;
@@ -174,14 +168,8 @@ class Tokenizer:
         The folder is made if need be; each file is replaced in one step. What the origin's config said beyond what we
         read is kept, but for `auto_map`, which names code. Raises `TokenizerError` if the folder cannot be written.
         """
-        folders.write(
-            folder,
-            self._files or {"tokenizer.json": self.backend.to_str(pretty=True).encode()},
-            self._config,
-            self.special_tokens,
-            self.model_max_length,
-            self.chat_template,
-        )
+        files = self._files or {"tokenizer.json": self.backend.to_str(pretty=True).encode()}
+        folders.write(folder, files, self._config, self.special_tokens, self.model_max_length, self.chat_template)
 
     def encode(
         self,
@@ -204,27 +192,20 @@ class Tokenizer:
         return self._encoding(text, pair, special, self._languages.beside(source_language, target_language))
 
     def encode_target(self, text: str, language: str | None = None) -> Encoding:
-        """Cut a text that an encoder-decoder writes, or is to learn to write, into tokens, with its special tokens.
-
-        language: the text's, for a multilingual translator; else its files decide. Raises as `encode` does.
-        """
+        """The same for a text that an encoder-decoder writes, or is to learn to write, in `language`."""
         return self.target._encoding(text, None, True, self._languages.beside_target(language))
 
     def encode_ids(self, text: str, special: bool = True) -> list[int]:
         """The ids of `encode` without the rest, in about half the time: for long texts."""
-        ids: list[int] = encoded(self.backend, text, None, special, quick=True).ids
-        return ids
+        return list(encoded(self.backend, text, None, special, quick=True).ids)
 
     def language_id(self, language: str) -> int:
-        """The id of a language's token, by its code (`fr_XX`, `fr`, `fra_Latn`, `fra`) or the token itself (`__fr__`,
-        `>>fra<<`). Raises `TokenizerError` for one that the tokenizer does not have."""
-        id = self.backend.token_to_id(self._languages.token(language))
-        assert id is not None
-        return id
+        """The id of a language's token, by its code (`fr_XX`, `fr`, `fra_Latn`, `fra`) or the token itself (`__fr__`).
+        Raises `TokenizerError` for one that the tokenizer does not have."""
+        return self.backend.token_to_id(self._languages.token(language)) or 0
 
     def first_id(self, language: str) -> int | None:
-        """The id that a translation into this language begins with (Hugging Face's `forced_bos_token_id`); None for
-        Marian's models, to which `encode` tells it in the source. Raises `TokenizerError`."""
+        """The id that a translation into this language begins with; None for Marian, whom `encode` tells it."""
         id = self.language_id(language)
         return None if self._languages.place == "told" else id
 
@@ -242,8 +223,7 @@ class Tokenizer:
                 return self.backend.decode(ids, skip_special_tokens=skip_special)
             shown = [id for id in ids if not (skip_special and id in self._specials)]
             tokens = [token for token in map(self.backend.id_to_token, shown) if token is not None]
-            text: str = self.backend.decoder.decode(self._bytes.mended(tokens))
-            return text
+            return str(self.backend.decoder.decode(self._bytes.mended(tokens)))
 
     def decode_stream(self, before: Sequence[int] = (), skip_special: bool = True) -> DetokenizeStream:
         """Decode ids one at a time, as a model writes them: `push(id)` gives text, `finish()` what is left.
@@ -292,28 +272,21 @@ class Tokenizer:
 
     def _encoding(self, text: Any, pair: Any, special: bool, code: str | None) -> Encoding:
         found = encoded(self.backend, text, pair, special)
-        ids, sequences, types, words, offsets = (
-            found.ids, found.sequence_ids, found.type_ids, found.word_ids, found.offsets,
-        )  # fmt: skip
+        raw = Raw(found.ids, found.offsets, found.type_ids, found.word_ids, found.sequence_ids)
         if code is not None and special:
-            id = self.backend.token_to_id(code)
-            if self._languages.place == "told":
-                ids, sequences, types = [id, *ids], [None, *sequences], [0, *types]
-                words, offsets = [None, *words], [(0, 0), *offsets]
-            else:
-                ids[0 if self._languages.place == "before" else -1] = id
-        spelt = {id: self.backend.id_to_token(id) or "" for id in set(ids)}
+            raw = self._languages.put(raw, self.backend.token_to_id(code) or 0)
+        spelt = {id: self.backend.id_to_token(id) or "" for id in set(raw.ids)}
         shown = {id: self._label(id, token) for id, token in spelt.items()}
-        tokens = [spelt[id] for id in ids]
+        tokens = [spelt[id] for id in raw.ids]
         return Encoding(
-            ids=ids,
+            ids=raw.ids,
             tokens=tokens,
-            labels=[shown[id] for id in ids],
-            offsets=mended_offsets(offsets, tokens, sequences, (text, pair or ""), marks=self._bytes.marks),
-            type_ids=types,
-            special=[id in self._specials and id != self.unk_id for id in ids],
-            words=words if self._splits else words_by_marks(tokens, sequences),
-            sequences=sequences,
+            labels=[shown[id] for id in raw.ids],
+            offsets=mended_offsets(raw.offsets, tokens, raw.sequences, (text, pair or ""), marks=self._bytes.marks),
+            type_ids=raw.type_ids,
+            special=[id in self._specials and id != self.unk_id for id in raw.ids],
+            words=raw.words if self._splits else words_by_marks(tokens, raw.sequences),
+            sequences=raw.sequences,
         )
 
     def _label(self, id: int, token: str) -> str:

@@ -1,7 +1,7 @@
 """ELECTRA (Clark et al. 2020): BERT whose small sizes have a narrow embedding.
 
-The generator is a masked language model. The discriminator, which tells its words from the text's, is refused by its
-class, since none of our heads is its own: load it with head="ElectraModel", to look at it or to fine-tune it.
+The generator is a masked language model. The discriminator, which tells its words from the text's, is read as the base
+model, to be looked at or fine-tuned: none of our heads is its own.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from clearhead.checkpoint.encoders import (
     table_width,
 )
 from clearhead.checkpoint.family import Family
-from clearhead.checkpoint.heads_rule import UNNAMED
+from clearhead.checkpoint.heads_rule import UNNAMED, Architecture
 from clearhead.checkpoint.rules import Copy, both, with_head
 from clearhead.checkpoint.rules import Ignored as IgnoredTensor
 from clearhead.model import presets
@@ -38,6 +38,7 @@ ELECTRA = Family(
             "Electra",
             sequence=SequenceClassification(labels=UNNAMED, pooling="first", hidden="gelu"),
             output="generator_lm_head.weight",
+            also={"ElectraForPreTraining": Architecture()},
         ),
         Ignored("summary_*", "it speaks of the multiple-choice head, which is not read"),
     ),

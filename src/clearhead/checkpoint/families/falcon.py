@@ -16,7 +16,7 @@ from clearhead.checkpoint.common import (
     special_tokens,
     with_decoder,
 )
-from clearhead.checkpoint.config_rules import Convert, Foreign, Only, Value, choice, flag, number, whole
+from clearhead.checkpoint.config_rules import Convert, Foreign, Ignored, Only, Value, choice, flag, number, whole
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.places import Places, get
 from clearhead.checkpoint.rotary import ORIGINAL, Rope
@@ -100,6 +100,7 @@ FALCON = Family(
         *special_tokens(bos=11, eos=11),
         *one_stack(decoder=True),
         decoder_classes("Falcon", tied=True, table="word_embeddings.weight", dropout_keys=DROPOUT),
+        Ignored("ff_factor", "ffn_hidden_size says it, and is read alone"),
         Only("apply_residual_connection_post_layernorm", (False,), "no Falcon normalises the stream itself"),
     ),
     weights=(

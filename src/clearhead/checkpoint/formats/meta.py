@@ -211,7 +211,9 @@ def _config(params: Foreign, shapes: Mapping[str, tuple[tuple[int, ...], int | N
         }
     context = params.optional_whole("max_seq_len")
     if context is None:
-        context = 131_072 if scaled else {500_000.0: 8192, 1_000_000.0: 16_384}.get(keys["rope_theta"], 4096)
+        first = params.get("vocab_size") == -1 and params.get("norm_eps") == 1e-6  # Llama 1
+        told = {500_000.0: 8192, 1_000_000.0: 16_384}.get(keys["rope_theta"], 2048 if first else 4096)
+        context = 131_072 if scaled else told
         notes.append(f"{PARAMS} does not say the context: {context:,}, as Meta's models with these rotary positions")
     keys["max_position_embeddings"] = context
     accounts = [

@@ -8,6 +8,11 @@ LARGEST = 2**40
 """No count in a config may pass this; sizes are multiplied before anything is allocated."""
 
 
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"a number of {len(text)} digits"
+
+
 def check_counts(owner: object, *names: str, at_least: int = 1, at_most: int = LARGEST) -> None:
     """Each named value, where it is not None, is a whole number in the range."""
     for name in names:
@@ -18,7 +23,8 @@ def check_counts(owner: object, *names: str, at_least: int = 1, at_most: int = L
         if not isinstance(value, int) or isinstance(value, bool):
             raise ConfigError(f"{where}={value!r} is not a whole number; give an int.")
         if not at_least <= value <= at_most:
-            raise ConfigError(f"{where}={value} lies outside {at_least}…{at_most}; choose a value in that range.")
+            range_ = f"{at_least}…{at_most}"
+            raise ConfigError(f"{where}={_brief(value)} lies outside {range_}; choose a value in that range.")
 
 
 def check_numbers(owner: object, *names: str, above: float = 0.0, inclusive: bool = False) -> None:
