@@ -46,6 +46,24 @@ def test_the_checkpoint_says_how_unless_you_do() -> None:
     assert drawn == plain.generate("The animal", temperature=1.0, seed=3, max_new_tokens=9)
 
 
+def test_a_checkpoints_own_length_gives_way_where_the_positions_end() -> None:
+    plain = small.writer()
+    room = plain.config.context - len(plain.tokenizer.encode("The animal").ids)
+    lm = small.writer(generation={"max_new_tokens": 10 * plain.config.context})
+    assert lm.generate("The animal") == plain.generate("The animal", max_new_tokens=room)
+    with pytest.raises(ContextError):
+        lm.generate("The animal", max_new_tokens=room + 1)
+
+
+@pytest.mark.parametrize(
+    "asked", [{"num_beams": 10**9}, {"eos_token_id": 2**64}, {"suppress_tokens": [-1]}, {"max_length": 10**400}]
+)
+def test_a_checkpoint_that_asks_for_what_cannot_be_is_refused_in_one_short_line(asked: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError) as caught:
+        small.writer(generation=asked).generate("The animal")
+    assert len(str(caught.value)) < 300 and "\n" not in str(caught.value)
+
+
 def test_the_files_ends_count_before_the_configs() -> None:
     free = small.writer(eos=())
     ids = free.tokenizer.encode("The animal").ids

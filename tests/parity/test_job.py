@@ -1,5 +1,8 @@
 """Every family that writes, against transformers' `generate`: greedy and beam search, with the rules, token by token.
 
+One thing is left out on purpose: under left padding transformers counts the padding as text where repetitions are held
+down, so that a text gets another answer in company; here it does not, and PAD is neither prompted nor written.
+
 Texts are compared up to their end. What fills a row behind it is ours to choose: the padding id; transformers' beam
 search takes the eos where the padding id is 0.
 """

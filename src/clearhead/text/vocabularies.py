@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tokenizers import AddedToken, Regex, decoders, normalizers, pre_tokenizers, processors
@@ -141,11 +141,15 @@ def languages_of(backend: Backend, row: TokenizerClass, config: Mapping[str, Any
     if row.surrounds != "language":
         return NONE
     tokens = {code: token for code, token in codes_of(row, config).items() if backend.token_to_id(token) is not None}
+    source, target = config.get("src_lang"), config.get("tgt_lang")
+    for key, code in (("src_lang", source), ("tgt_lang", target)):
+        if code is not None and not isinstance(code, str):
+            raise TokenizerError(f"{key}={str(code)[:80]} in tokenizer_config.json is no language's code")
     found = Languages(
         tokens=tokens,
         place="behind" if config.get("legacy_behaviour") is True else row.place,
-        source=config.get("src_lang") or row.default,
-        target=config.get("tgt_lang"),
+        source=source or row.default,
+        target=target or source or row.default,
     )
     token, end = found.token(found.source), _text(config.get("eos_token"), row.special_tokens["eos"])
     if backend.token_to_id(end) is None:
@@ -153,7 +157,7 @@ def languages_of(backend: Backend, row: TokenizerClass, config: Mapping[str, Any
     behind = found.place == "behind"
     surround(backend, [] if behind else [token], [end, token] if behind else [end], joined=True)
     backend.add_special_tokens([AddedToken(token, normalized=False, special=True) for token in tokens.values()])
-    return replace(found, target=found.target or found.source)
+    return found
 
 
 def _folding(config: Mapping[str, Any]) -> list[normalizers.Normalizer]:
