@@ -107,7 +107,8 @@ def test_texts_are_transformers(family: str) -> None:
         chosen = data.draw(st.composite(settings_of)(source))
         chosen["max_new_tokens"] = min(8, ours.config.context - (1 if source else PROMPT))
         ends = data.draw(st.sampled_from([[], [3], [3, 5, 8]]))
-        cached = grid.cached(config)
+        # transformers makes T5's cache as deep as the encoder, and a deeper decoder falls out of it
+        cached = grid.cached(config) and getattr(config, "num_decoder_layers", 0) <= config.num_hidden_layers
         together = not grid.alone(config) and side in (*grid.pads(kind), "none")
         for some, here in calls(ids, real, together):
             start = {"decoder_start_token_id": 2} if source else {}

@@ -23,7 +23,8 @@ from clearhead.text import Tokenizer
 from clearhead.text.language_codes import NLLB
 from clearhead.text.sentencepiece import Kind
 from tests.text.corpus import LINES, TROUBLE
-from tests.text.published import OLDER, trained, write
+from tests.text.models import trained
+from tests.text.published import OLDER, write
 from tests.text.test_sentencepiece import message, piece
 
 # The joiner U+200D and unusual accents are left out: the tokenizers library maps whole graphemes.

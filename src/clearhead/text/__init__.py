@@ -1,9 +1,11 @@
 """Text: what stands between words and ids. No torch here; a tokenizer can be trained and used without it.
 
 Read in this order: `tokenizer.py` (encode, decode) and `encoding.py` (what became of a text), `train.py` (how a
-vocabulary is learned), `special.py` (tokens with a role), `stream.py` (text while it is being written), `folder.py` and
-`vocabularies.py` (the files of others), `sentencepiece.py` and `protobuf.py` (one such file from its bytes), `glass.py`
-(another), `chat.py` and `sandbox.py` (a conversation as one text), `backend.py` (the library underneath).
+vocabulary is learned), `special.py` (tokens with a role), `languages.py` (those of translators), `stream.py` (text
+while it is being written), `folder.py` and `readers.py` (the files of others), `classes.py` and `vocabularies.py` (what
+their code did), `sentencepiece.py` and `protobuf.py` (one such file from its bytes), `layout.py` and `cut.py` (its
+pieces under other numbers), `glass.py`, `ggml.py`, `llama2c.py` and `tiktoken.py` (other files), `chat.py` and
+`sandbox.py` (a conversation as one text), `backend.py` (the library underneath).
 """
 
 from typing import TYPE_CHECKING
