@@ -32,8 +32,9 @@ check: .venv/.dev-ready ## format, lint, types, and who imports whom
 	$(bin)/mypy
 	$(bin)/lint-imports --no-logo
 
-bench: .venv/.dev-ready ## measure looking against the peers, in one run
+bench: .venv/.dev-ready ## measure looking and loading against the peers, in one run each
 	$(bin)/python -m bench.look $(ARGS)
+	$(bin)/python -m bench.load
 
 docs: .venv/.dev-ready ## run the code of the tour; the pages are plain Markdown, from docs/tour/ on
 	$(bin)/python -m pytest tests/docs $(ARGS)

@@ -28,7 +28,8 @@ class Family:
     base model, whose names a model with a head puts `prefix` before, unless the head is one of the kinds in `bare`.
     heads: the rows of the heads, never prefixed.
     old_names: endings of tensor names that older files have, and today's. instead: a key, and the tables that hold in
-    place of these where it is true: the same tensors make another kind of model.
+    place of these where it is true: the same tensors make another kind of model. encoder_alone: an encoder-decoder's
+    tables hold for its encoder, too (T5).
     """
 
     model_type: str
@@ -40,6 +41,7 @@ class Family:
     bare: tuple[type[Head], ...] = (SentenceEmbedding,)
     old_names: Mapping[str, str] = field(default_factory=dict)
     instead: tuple[str, Family] | None = None
+    encoder_alone: bool = False
 
     @property
     def base(self) -> str | None:
@@ -50,7 +52,7 @@ class Family:
     def architectures(self) -> tuple[str, ...]:
         """Encoder, decoder or both: what its models may be."""
         others = () if self.instead is None else (self.instead[1].template.architecture,)
-        return (self.template.architecture, *others)
+        return (self.template.architecture, *others, *(("encoder",) if self.encoder_alone else ()))
 
     def prefixes(self, head: Head | None) -> bool:
         """Whether a model with this head puts `prefix` before the names of the base model's tensors."""
@@ -115,7 +117,7 @@ class Family:
         """
         if self.instead is not None and config.architecture == self.instead[1].template.architecture:
             return self.instead[1].write(config, original)
-        if config.architecture != self.template.architecture:
+        if config.architecture not in self.architectures:
             raise CheckpointError(
                 f"family {self.model_type} cannot hold this model: its models are {self.template.architecture}s, and "
                 f"this one is no {self.template.architecture}; export it as another family."

@@ -112,6 +112,7 @@ def _family(model_type: str, classes: T5Heads, *, feedforward: str, **sizes: int
         ),
         weights=WEIGHTS,
         heads=HEADS,
+        encoder_alone=True,
     )
 
 
