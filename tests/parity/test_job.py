@@ -5,6 +5,10 @@ down, so that a text gets another answer in company; here it does not, and PAD i
 
 Texts are compared up to their end. What fills a row behind it is ours to choose: the padding id; transformers' beam
 search takes the eos where the padding id is 0.
+
+Two hypotheses may tie within rounding, and another processor then writes another text, here or there. Where the texts
+differ, transformers is asked again with its scores moved by what parity allows: if it changes its own mind, the example
+decides nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +22,7 @@ import torch
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from transformers import GenerationConfig
+from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 
 from clearhead.api import Loaded
 from clearhead.generate import generate_ids
@@ -71,12 +75,32 @@ def settings_of(draw: st.DrawFn, source: bool) -> dict[str, Any]:
 
 
 def texts_of(rows: Tensor, begin: int, ends: list[int]) -> list[list[int]]:
-    """The new ids of each row, up to the first that ends it."""
+    """The new ids of each row, up to the first that ends it, or to where no word was left to say (-1, PAD)."""
     found = []
     for row in rows[:, begin:].tolist():
+        row = row[: next((place for place, id in enumerate(row) if id in (-1, PAD)), len(row))]
         end = next((place for place, id in enumerate(row) if id in ends), len(row))
         found.append(row[: end + 1])
     return found
+
+
+class Moved(LogitsProcessor):
+    """Scores moved at random by up to 1e-5 of their scale: no more than two right programs may differ by."""
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        scale = scores[scores.isfinite()].abs().max()
+        return scores + (torch.rand_like(scores) * 2 - 1) * 1e-5 * scale
+
+
+def hangs_on_rounding(
+    theirs: Any, want: list[list[int]], begin: int, ends: list[int], ids: Tensor, **asked: Any
+) -> bool:
+    """Whether transformers writes another text when its own scores move within rounding."""
+    for _ in range(8):
+        moved = theirs.generate(ids, logits_processor=LogitsProcessorList([Moved()]), **asked)
+        if texts_of(moved, begin, ends) != want:
+            return True
+    return False
 
 
 def calls(ids: Tensor, real: Tensor, together: bool) -> Iterator[tuple[Tensor, Tensor]]:
@@ -91,6 +115,7 @@ def calls(ids: Tensor, real: Tensor, together: bool) -> Iterator[tuple[Tensor, T
 @pytest.mark.parametrize("family", sorted(WRITERS))
 def test_texts_are_transformers(family: str) -> None:
     grid: Grid = WRITERS[family]
+    decided: list[bool] = []
 
     @settings(max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate))
     @given(st.data(), st.one_of(grid.configs, st.builds(grid.small)), st.integers(0, 10_000))
@@ -113,26 +138,24 @@ def test_texts_are_transformers(family: str) -> None:
         cached = grid.cached(config) and getattr(config, "num_decoder_layers", 0) <= config.num_hidden_layers
         together = not grid.alone(config) and side in (*grid.pads(kind), "none")
         for some, here in calls(ids, real, together):
-            start = {"decoder_start_token_id": 2} if source else {}
-            want = theirs.generate(
-                some,
-                attention_mask=here,
-                do_sample=False,
-                eos_token_id=ends or None,
-                pad_token_id=PAD,
-                use_cache=cached,
-                **start,
-                **chosen,
-            )
+            asked = {"attention_mask": here, "do_sample": False, "eos_token_id": ends or None, "pad_token_id": PAD}
+            asked |= {"use_cache": cached, **({"decoder_start_token_id": 2} if source else {}), **chosen}
+            want = theirs.generate(some, **asked)
+            begin = 1 if source else some.shape[1]
+            texts = texts_of(want, begin, ends)
             for use_cache in (True, False):
                 mine = {"eos": ends, "pad": PAD, "decoder_start": 2 if source else None, "use_cache": use_cache}
                 got = generate_ids(ours, some, attention_mask=here, **mine, **chosen)
-                begin = 1 if source else some.shape[1]
                 told = f"{family}, seed {seed}, {side}, cached {use_cache}, eos {ends}, {chosen}"
-                assert texts_of(got, begin, ends) == texts_of(want, begin, ends), told
-                assert got.shape == want.shape, told
+                if texts_of(got, begin, ends) == texts:
+                    assert got.shape == want.shape, told
+                    decided.append(True)
+                else:
+                    assert hangs_on_rounding(theirs, texts, begin, ends, some, **asked), told
+                    decided.append(False)
 
     drawn()
+    assert sum(decided) > 0.8 * len(decided)
 
 
 @pytest.mark.parametrize("family", sorted(WRITERS))
@@ -163,8 +186,9 @@ def test_a_checkpoints_own_settings_are_taken_over(family: str) -> None:
         theirs.generation_config = GenerationConfig.from_pretrained(path)
         lm = Loaded(support.load(path))
     ids = torch.randint(1, theirs.config.vocab_size, (3, PROMPT))
-    want = theirs.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False)
-    got = generate_ids(lm.model, ids, lm.settings)
+    plainly = {"attention_mask": torch.ones_like(ids), "do_sample": False}
     begin = 1 if theirs.config.is_encoder_decoder else PROMPT
-    assert texts_of(got, begin, [6, 8]) == texts_of(want, begin, [6, 8])
+    want = texts_of(theirs.generate(ids, **plainly), begin, [6, 8])
+    got = texts_of(generate_ids(lm.model, ids, lm.settings), begin, [6, 8])
+    assert got == want or hangs_on_rounding(theirs, want, begin, [6, 8], ids, **plainly)
     assert lm.settings.greedy and any("do_sample, temperature" in note for note in lm.report.notes)
