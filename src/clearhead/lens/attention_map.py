@@ -73,6 +73,29 @@ class AttentionMap:
 
     ndim = 2
 
+    @property
+    def q(self) -> Float[Tensor, "1 1 Tq D"]:
+        """The queries that the kernel had. Raises ReleasedError once they were given back, as do `k` and `lse`."""
+        self._check()
+        return self._q
+
+    @property
+    def k(self) -> Float[Tensor, "1 1 Tk D"]:
+        """The keys that the kernel had."""
+        self._check()
+        return self._k
+
+    @property
+    def lse(self) -> Float[Tensor, "1 1 Tq"]:
+        """The log-sum-exp of each query's scores, sinks included."""
+        self._check()
+        return self._lse
+
+    @property
+    def scoring(self) -> Scoring:
+        """How q and k became scores: scale, mask, bias, softcap, sinks."""
+        return self._scoring
+
     def __repr__(self) -> str:
         return f"<AttentionMap {self.name}: {self.shape[0]} queries × {self.shape[1]} keys, derived on demand>"
 
@@ -140,7 +163,7 @@ class AttentionMap:
         """The k strongest weights of the whole map, strongest first."""
         best = torch.empty(0, dtype=self._wide, device=self._q.device)
         where = torch.empty(0, dtype=torch.long, device=self._q.device)
-        for rows, cols, tile in self._tiles():
+        for rows, cols, tile in self.tiles():
             values, flat = tile.flatten().topk(min(_count(k), tile.numel()))
             cells = (rows.start + flat // len(cols)) * self.shape[1] + cols.start + flat % len(cols)
             best, where = torch.cat((best, values)), torch.cat((where, cells))
@@ -153,14 +176,14 @@ class AttentionMap:
     def row_sums(self) -> Float[Tensor, " Tq"]:
         """Σ_j A[i, j] for each query: 1, unless a sink takes some of it or the query may read nothing."""
         sums = torch.zeros(self.shape[0], dtype=self._wide, device=self._q.device)
-        for rows, _, tile in self._tiles():
+        for rows, _, tile in self.tiles():
             sums[rows.start : rows.stop] += tile.sum(dim=1)
         return sums
 
     def column_sums(self) -> Float[Tensor, " Tk"]:
         """Σ_i A[i, j] for each key: how much attention it receives from all queries."""
         sums = torch.zeros(self.shape[1], dtype=self._wide, device=self._q.device)
-        for _, cols, tile in self._tiles():
+        for _, cols, tile in self.tiles():
             sums[cols.start : cols.stop] += tile.sum(dim=0)
         return sums
 
@@ -228,8 +251,8 @@ class AttentionMap:
         reach = self._scoring.mask.reach(rows, self.shape[1])
         return max(reach.start, cols.start) < min(reach.stop, cols.stop)
 
-    def _tiles(self) -> Iterator[tuple[range, range, Tensor]]:
-        """Every tile in which something may be read."""
+    def tiles(self) -> Iterator[tuple[range, range, Float[Tensor, "q k"]]]:
+        """Every tile in which something may be read, as (queries, keys, weights). All that streams stands on it."""
         for start in range(0, self.shape[0], ROWS):
             rows = range(start, min(self.shape[0], start + ROWS))
             reach = self._scoring.mask.reach(rows, self.shape[1])
