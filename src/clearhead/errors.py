@@ -14,6 +14,7 @@
     │   ├── NotWatchableError     a model whose attention cannot be watched; the message names the way out
     │   ├── OutsideError          an index past the map, the layers, the heads or the words (also an IndexError)
     │   └── ReleasedError         a map whose tensors were given back
+    ├── TrainingError             a run that cannot begin or go on: no data, a loss that is no number, a full disk
     ├── ServeError                the explorer's server cannot start, or was asked for what it does not give
     └── MissingDependencyError    an optional library is absent; the message says which `pip install` brings it
 
@@ -85,6 +86,10 @@ class OutsideError(LensError, IndexError):
 
 class ReleasedError(LensError):
     """The map's tensors were given back; look again to have new ones."""
+
+
+class TrainingError(ClearheadError):
+    """A training run cannot begin, or cannot go on; what it has saved stays whole."""
 
 
 class ServeError(ClearheadError):

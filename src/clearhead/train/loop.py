@@ -1,0 +1,254 @@
+"""The loop. One step: read a batch, be surprised by it, follow the gradient, once.
+
+`Trainer.steps()` takes the steps one by one and reports each, so whoever trains writes a plain `for` around it: to draw
+a progress line, to evaluate, to save, to stop. What a step does depends on the step alone, the seed and the state; so a
+run that is saved, killed and resumed goes on bit for bit (on a CPU) as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from clearhead.errors import CheckpointError, ConfigError, TrainingError
+from clearhead.model.block import Block
+from clearhead.train import state
+from clearhead.train.batch import Batch
+from clearhead.train.loss import total_loss
+from clearhead.train.optimiser import AdamW, Muon, Optimisers, clip
+from clearhead.train.precision import Chosen, Precision, choose
+from clearhead.train.schedules import Constant, Cosine, InverseSquareRoot, WarmupStableDecay
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """Where the loop's batches come from."""
+
+    def at(self, step: int) -> Sequence[Batch]:
+        """The parts of this step, in order: their gradients are added up, and then one update is made."""
+        ...
+
+    def state(self) -> Mapping[str, Any]:
+        """What a stream needs to go on from here, as JSON; empty where a step says it all."""
+        ...
+
+    def load_state(self, told: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """How to train. steps: how many updates. clip: the largest norm of the gradients, as one vector.
+
+    smoothing: label smoothing. precision: of the products; weights stay float32. on_spike: what to do with a step whose
+    loss or gradient is no number, or whose gradient's norm is `spike` times the median of the last 100: leave the
+    update out (`skip`), make it nevertheless (`keep`: only where it is a number), or `stop`. recompute: forget what a
+    block computed and compute it again on the way back: less memory, a third more time (Chen et al. 2016). compile:
+    through torch.compile. save_every: steps between checkpoints; keep: how many stay.
+    """
+
+    steps: int
+    optimiser: AdamW | Muon = field(default_factory=AdamW)
+    schedule: Constant | Cosine | WarmupStableDecay | InverseSquareRoot = field(default_factory=Cosine)
+    clip: float | None = 1.0
+    smoothing: float = 0.0
+    precision: Precision = "auto"
+    on_spike: Literal["skip", "keep", "stop"] = "skip"
+    spike: float = 20.0
+    recompute: bool = False
+    compile: bool = False
+    save_every: int = 500
+    keep: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "save_every", "keep"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} should be 1 or more.")
+        if self.clip is not None and not self.clip > 0:
+            raise ConfigError(f"clip={self.clip} should be above 0, or left out for no clipping.")
+        if not 0 <= self.smoothing < 1:
+            raise ConfigError(f"smoothing={self.smoothing} should be a share, 0 or more and below 1.")
+        if not self.spike > 1:
+            raise ConfigError(f"spike={self.spike} should be above 1: how often the usual norm is too much.")
+        if self.on_spike not in ("skip", "keep", "stop"):
+            raise ConfigError(f"on_spike={self.on_spike!r} is not a choice; choose 'skip', 'keep' or 'stop'.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one step did. step: its number, from 0. loss: mean over its labels, in nats, before the update."""
+
+    step: int
+    loss: float
+    norm: float
+    rate: float
+    n_tokens: int
+    seconds: float
+    spike: str | None = None
+    """Why the update was left out, or what was odd about it; None for a step like any other."""
+
+
+class Trainer:
+    """A model, its batches and how to train it; `steps()` trains, `save()` and `resume()` keep a run on disk.
+
+    reduce: adds a tensor up over all processes, in place; nothing to do where there is one (`distributed.py` gives it).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        batches: Batches,
+        loop: Loop,
+        *,
+        precision: Chosen | None = None,
+        reduce: Callable[[Tensor], None] = lambda _: None,
+    ) -> None:
+        self.model, self.batches, self.loop, self._reduce = model, batches, loop, reduce
+        self.device = next(model.parameters()).device
+        self.precision = precision if precision is not None else choose(loop.precision, self.device)
+        self.optimisers = Optimisers(model, loop.optimiser)
+        self.done = 0
+        self.n_tokens = 0
+        self._norms: deque[float] = deque(maxlen=100)
+        torch.manual_seed(loop.seed)
+        if loop.recompute:
+            recompute(model)
+        if loop.compile:
+            model.compile()
+
+    def steps(self) -> Iterator[Step]:
+        """Take the steps that are left, reporting each. Raises TrainingError where a spike is to stop the run."""
+        while self.done < self.loop.steps:
+            yield self.step()
+
+    def step(self) -> Step:
+        """Take one step: Σ over its parts of the loss of their labels, divided by how many labels all parts have."""
+        start = time.perf_counter()
+        self.model.train()
+        number = self.done
+        parts = [part.to(self.device) for part in self.batches.at(number)]
+        totals = torch.tensor([float(sum(part.n_labels for part in parts)), 0.0], dtype=torch.float64)
+        self._reduce(totals)
+        n_labels = float(totals[0])
+        if n_labels == 0:
+            raise TrainingError(f"step {number} has nothing to learn from: none of its tokens has a label.")
+        loss = torch.zeros((), dtype=torch.float64)
+        for part in parts:
+            with self.precision(self.device):
+                output = self.model(**part.inputs)
+            part_loss = total_loss(output, part, smoothing=self.loop.smoothing) / n_labels
+            part_loss.backward()
+            loss += part_loss.detach().double().cpu()
+        self._reduce(loss)
+        norm = float(clip(self.model.parameters(), self.loop.clip))
+        spike, update = self._judge(number, float(loss), norm, parts)
+        factor = self.loop.schedule.factor(number, self.loop.steps)
+        if update:
+            self.optimisers.step(factor)
+            self._norms.append(norm)
+        else:
+            self.optimisers.forget()
+        n_tokens = sum(part.n_tokens for part in parts)
+        self.done += 1
+        self.n_tokens += n_tokens
+        rate = self.loop.optimiser.rate * factor
+        seconds = time.perf_counter() - start
+        return Step(
+            step=number, loss=float(loss), norm=norm, rate=rate, n_tokens=n_tokens, seconds=seconds, spike=spike
+        )
+
+    def _judge(self, step: int, loss: float, norm: float, parts: Sequence[Batch]) -> tuple[str | None, bool]:
+        """Whether the step is odd, said in words, and whether its update may be made."""
+        sound = math.isfinite(loss) and math.isfinite(norm)
+        usual = sorted(self._norms)[len(self._norms) // 2] if len(self._norms) >= 20 else math.inf
+        if sound and norm <= self.loop.spike * usual:
+            return None, True
+        what = f"its gradient's norm is {norm:.3g}, usually {usual:.3g}" if sound else f"its loss is {loss}"
+        if not sound and math.isfinite(loss):
+            what = f"its gradient's norm is {norm}"
+        rows = [row for part in parts for row in part.rows]
+        where = f" (rows {', '.join(map(str, rows[:8]))}{' …' if len(rows) > 8 else ''})" if rows else ""
+        told = f"step {step}{where}: {what}"
+        if self.loop.on_spike == "stop" or (not sound and self.loop.on_spike == "keep"):
+            self.optimisers.forget()
+            raise TrainingError(f"{told}; look at these rows, or choose a lower rate or on_spike = 'skip'.")
+        if self.loop.on_spike == "keep":
+            self._norms.append(norm)
+            return told, True
+        return f"{told}; the update is left out", False
+
+    # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def save(self, run: Path) -> Path:
+        """Write a checkpoint of this moment; see `state.save`."""
+        return state.save(
+            run,
+            state.State(
+                step=self.done,
+                tokens=self.n_tokens,
+                model=self.model.state_dict(),
+                optimiser=self.optimisers.state(),
+                random={**state.random_state(), "norms": torch.tensor(list(self._norms), dtype=torch.float64)},
+                data=self.batches.state(),
+            ),
+            keep=self.loop.keep,
+        )
+
+    def resume(self, folder: Path) -> None:
+        """Go on from a checkpoint. Raises CheckpointError where it is not whole, or of another model."""
+        told = state.load(folder)
+        try:
+            self.model.load_state_dict(dict(told.model))
+        except RuntimeError as error:
+            first = str(error).splitlines()[1:2] or [str(error)]
+            raise CheckpointError(f"{folder} is of another model: {first[0].strip()}") from None
+        self.optimisers.load_state(dict(told.optimiser))
+        self.batches.load_state(told.data)
+        self._norms = deque(told.random["norms"].tolist(), maxlen=100)
+        self.done, self.n_tokens = told.step, told.tokens
+        state.set_random_state(told.random)
+
+
+def recompute(model: nn.Module) -> None:
+    """Have every block forget what it computed, and compute it again on the way back; nothing else changes."""
+    for block in model.modules():
+        if isinstance(block, Block):
+            block.forward = partial(_again, block.forward)  # type: ignore[method-assign]
+
+
+def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*args, **kwargs)
+    return checkpoint(forward, *args, use_reentrant=False, **kwargs)
+
+
+@torch.no_grad()
+def mean_loss(model: nn.Module, batches: Sequence[Batch], precision: Chosen) -> tuple[float, int]:
+    """The mean loss over all labels of these batches, without dropout, and how many labels there are."""
+    device = next(model.parameters()).device
+    was, total, count = model.training, 0.0, 0
+    model.eval()
+    try:
+        for batch in batches:
+            part = batch.to(device)
+            with precision(device):
+                output = model(**part.inputs)
+            total += float(total_loss(output, part))
+            count += part.n_labels
+    finally:
+        model.train(was)
+    if count == 0:
+        raise TrainingError("there is nothing to evaluate on: no token of it has a label.")
+    return total / count, count

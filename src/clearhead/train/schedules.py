@@ -1,0 +1,107 @@
+"""Schedules. The learning rate as a function of the step: a factor between 0 and 1, of the rate that was asked for.
+
+A factor depends on the step alone, so that a run that is resumed goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from clearhead.errors import ConfigError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What the loop asks before each step; steps count from 0."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """The share of the learning rate at `step` of a run of `steps`."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant:
+    """Warm-up, then the full rate."""
+
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+
+    def factor(self, step: int, steps: int) -> float:
+        """min(1, (step + 1) / warmup)."""
+        return _warm(step, self.warmup)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cosine:
+    """Warm-up, then half a cosine down to `floor` at the last step (Loshchilov & Hutter 2017)."""
+
+    warmup: int = 0
+    floor: float = 0.1
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        _check_share("Cosine.floor", self.floor)
+
+    def factor(self, step: int, steps: int) -> float:
+        """floor + (1 − floor)·(1 + cos πp)/2, p the share of the way from the warm-up's end to the last step."""
+        if step < self.warmup:
+            return _warm(step, self.warmup)
+        way = min(1.0, (step - self.warmup) / max(1, steps - 1 - self.warmup))
+        return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * way)) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmupStableDecay:
+    """Warm-up, the full rate, then straight down to `floor` over the last share `decay` of the run (Hu et al. 2024)."""
+
+    warmup: int = 0
+    decay: float = 0.2
+    floor: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        _check_share("WarmupStableDecay.decay", self.decay)
+        _check_share("WarmupStableDecay.floor", self.floor)
+
+    def factor(self, step: int, steps: int) -> float:
+        """1 until the decay begins, then 1 − (1 − floor)·(share of the decay that is over)."""
+        begins = steps - round(self.decay * steps)
+        if step < begins:
+            return _warm(step, self.warmup)
+        over = min(1.0, (step - begins + 1) / max(1, steps - begins))
+        return min(_warm(step, self.warmup), 1 - (1 - self.floor) * over)
+
+
+@dataclass(frozen=True, kw_only=True)
+class InverseSquareRoot:
+    """Warm-up, then 1/√step (Vaswani et al. 2017, §5.3), scaled to 1 at the warm-up's end."""
+
+    warmup: int = 4000
+
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        if self.warmup < 1:
+            raise ConfigError("InverseSquareRoot.warmup=0 would begin with an endless rate; choose 1 or more.")
+
+    def factor(self, step: int, steps: int) -> float:
+        """min(n/warmup, √(warmup/n)) with n = step + 1."""
+        n = step + 1
+        return min(n / self.warmup, math.sqrt(self.warmup / n))
+
+
+def _warm(step: int, warmup: int) -> float:
+    return min(1.0, (step + 1) / warmup) if warmup else 1.0
+
+
+def _check_warmup(warmup: int) -> None:
+    if warmup < 0:
+        raise ConfigError(f"warmup={warmup} should be a number of steps, 0 or more.")
+
+
+def _check_share(name: str, value: float) -> None:
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{name}={value} should be a share, between 0 and 1.")

@@ -1,0 +1,211 @@
+"""The state of a run on disk. A checkpoint is whole or it is not there, whatever happens while it is written.
+
+    RUN/step-00000200/model.safetensors        the weights
+                      optimiser.safetensors    moments, by parameter
+                      random-0.safetensors     every generator's state, one file a process
+                      state.json               the step, and where in the data it stands
+                      manifest.json            the size and SHA-256 of each of these; written last
+
+Everything is written into `step-00000200.tmp`, synced, and renamed. A run goes on from the newest folder whose manifest
+holds; what a crash left half written is passed over, said, and cleared away by the next checkpoint.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from clearhead.errors import CheckpointError, TrainingError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """All that a run needs to go on as if it had never stopped. `step` steps are done."""
+
+    step: int
+    tokens: int
+    model: Mapping[str, Tensor]
+    optimiser: Mapping[str, Tensor]
+    random: Mapping[str, Tensor]
+    data: Mapping[str, Any]
+
+
+def save(run: Path, state: State, *, keep: int = 2) -> Path:
+    """Write a checkpoint and return its folder; then drop all but the newest `keep`.
+
+    Raises TrainingError where it cannot be written (a full disk, a lost permission); earlier ones are left as they are.
+    """
+    final = run / f"step-{state.step:08d}"
+    temporary = final.with_suffix(".tmp")
+    written: dict[str, Callable[[Path], None]] = {
+        "model.safetensors": lambda path: _save_tensors(path, state.model),
+        "optimiser.safetensors": lambda path: _save_tensors(path, state.optimiser),
+        "random-0.safetensors": lambda path: _save_tensors(path, state.random),
+        "state.json": lambda path: _save_json(
+            path, {"step": state.step, "tokens": state.tokens, "data": dict(state.data)}
+        ),
+    }
+    try:
+        _clear(run)
+        temporary.mkdir(parents=True)
+        for name, write in written.items():
+            write(temporary / name)
+        files = {name: _facts(temporary / name) for name in written}
+        _save_json(temporary / MANIFEST, {"step": state.step, "files": files})
+        _sync_folder(temporary)
+        if final.exists():
+            shutil.rmtree(final)  # an older attempt at the same step, which did not verify or is being taken again
+        os.replace(temporary, final)
+        _sync_folder(run)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise TrainingError(f"step {state.step} could not be saved in {run}: {_reason(error)}") from None
+    for old in checkpoints(run)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints' folders, oldest first, whole or not."""
+    found = (path for path in run.glob("step-*") if path.is_dir() and path.name[5:].isdecimal())
+    return sorted(found, key=lambda path: int(path.name[5:]))
+
+
+def newest(run: Path, say: Callable[[str], None] = lambda _: None) -> Path | None:
+    """The newest checkpoint that is whole; those that are not are passed over, and said."""
+    for path in reversed(checkpoints(run)):
+        flaw = flaw_of(path)
+        if flaw is None:
+            return path
+        say(f"{path.name} is passed over: {flaw}")
+    return None
+
+
+def flaw_of(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or None where every file is as its manifest says."""
+    try:
+        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        for name, facts in files.items():
+            path = folder / Path(name).name
+            if path.stat().st_size != facts["bytes"]:
+                return f"{name} is not as long as it was written"
+            if _facts(path) != facts:
+                return f"{name} is not what was written"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return "its manifest cannot be read"
+    return None
+
+
+def load(folder: Path) -> State:
+    """Read a checkpoint. Raises CheckpointError where it is not whole."""
+    if (flaw := flaw_of(folder)) is not None:
+        raise CheckpointError(f"{folder} cannot be gone on from: {flaw}; remove it and the one before will be used.")
+    told = json.loads((folder / "state.json").read_text("utf-8"))
+    return State(
+        step=told["step"],
+        tokens=told["tokens"],
+        data=told["data"],
+        model=load_file(folder / "model.safetensors"),
+        optimiser=load_file(folder / "optimiser.safetensors"),
+        random=load_file(folder / "random-0.safetensors"),
+    )
+
+
+# ── generators ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def random_state() -> dict[str, Tensor]:
+    """The state of every generator that training could draw from: torch's on each device, NumPy's, Python's."""
+    found = {"torch": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        found |= {f"cuda.{n}": state for n, state in enumerate(torch.cuda.get_rng_state_all())}
+    _, keys, place, has_gauss, gauss = np.random.get_state(legacy=True)
+    found["numpy.keys"] = torch.from_numpy(np.asarray(keys).astype(np.int64))
+    found["numpy.rest"] = torch.tensor([float(place), float(has_gauss), float(gauss)], dtype=torch.float64)
+    _, numbers, gauss_next = random.getstate()
+    found["python"] = torch.tensor(numbers, dtype=torch.int64)
+    if gauss_next is not None:
+        found["python.gauss"] = torch.tensor(gauss_next, dtype=torch.float64)
+    return found
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Put every generator back to where `random_state` found it."""
+    torch.set_rng_state(state["torch"])
+    for n in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
+        if f"cuda.{n}" in state:
+            torch.cuda.set_rng_state(state[f"cuda.{n}"], n)
+    place, has_gauss, gauss = state["numpy.rest"].tolist()
+    np.random.set_state(("MT19937", state["numpy.keys"].numpy().astype(np.uint32), int(place), int(has_gauss), gauss))
+    gauss_next = float(state["python.gauss"]) if "python.gauss" in state else None
+    random.setstate((3, tuple(state["python"].tolist()), gauss_next))
+
+
+# ── files ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    seen: dict[int, str] = {}
+    own: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        shared = tensor.data_ptr() in seen and tensor.numel() > 0
+        own[name] = (tensor.clone() if shared else tensor).detach().cpu().contiguous()
+        seen[tensor.data_ptr()] = name
+    save_file(own, path)
+    _sync(path)
+
+
+def _save_json(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    if os.name != "posix":
+        return  # a folder cannot be opened elsewhere
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _facts(path: Path) -> dict[str, object]:
+    with path.open("rb") as file:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+
+
+def _clear(run: Path) -> None:
+    for left in run.glob("step-*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room, and go on from the last checkpoint."
+    if "No space left" in str(error):
+        return "the disk is full; make room, and go on from the last checkpoint."
+    return f"{getattr(error, 'strerror', None) or error}."
