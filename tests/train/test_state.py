@@ -23,7 +23,12 @@ from tests.train.writer import write
 def made(step: int, value: float = 1.0) -> State:
     tensors = {"a": torch.full((3, 4), value), "b": torch.arange(5)}
     return State(
-        step=step, tokens=step * 10, model=tensors, optimiser=tensors, random=state.random_state(), data={"at": step}
+        step=step,
+        tokens=step * 10,
+        model=tensors,
+        optimiser=tensors,
+        random=[state.random_state()],
+        data=[{"at": step}],
     )
 
 
@@ -31,7 +36,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     folder = state.save(tmp_path, made(7, 2.5))
     assert folder.name == "step-00000007" and state.newest(tmp_path) == folder
     told = state.load(folder)
-    assert (told.step, told.tokens, told.data) == (7, 70, {"at": 7})
+    assert (told.step, told.tokens, told.data) == (7, 70, [{"at": 7}])
     assert torch.equal(told.model["a"], torch.full((3, 4), 2.5)) and torch.equal(told.model["b"], torch.arange(5))
 
 

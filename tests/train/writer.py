@@ -15,6 +15,6 @@ def write(run: Path, first: int, said: Connection) -> None:
     for step in range(first, first + 10_000):
         big["w"][:] = step
         state.save(
-            run, state.State(step=step, tokens=step, model=big, optimiser=big, random=state.random_state(), data={})
+            run, state.State(step=step, tokens=step, model=big, optimiser=big, random=[state.random_state()], data=[{}])
         )
         said.send(step)

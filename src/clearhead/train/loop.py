@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from clearhead.errors import CheckpointError, ConfigError, TrainingError
 from clearhead.model.block import Block
 from clearhead.train import state
 from clearhead.train.batch import Batch
+from clearhead.train.distributed import Processes
 from clearhead.train.loss import total_loss
 from clearhead.train.optimiser import AdamW, Muon, Optimisers, clip
 from clearhead.train.precision import Chosen, Precision, choose
@@ -103,7 +104,7 @@ class Step:
 class Trainer:
     """A model, its batches and how to train it; `steps()` trains, `save()` and `resume()` keep a run on disk.
 
-    reduce: adds a tensor up over all processes, in place; nothing to do where there is one (`distributed.py` gives it).
+    processes: who else trains it (`distributed.py`); each is given its own share of the batches.
     """
 
     def __init__(
@@ -113,18 +114,20 @@ class Trainer:
         loop: Loop,
         *,
         precision: Chosen | None = None,
-        reduce: Callable[[Tensor], None] = lambda _: None,
+        processes: Processes | None = None,
     ) -> None:
-        self.model, self.batches, self.loop, self._reduce = model, batches, loop, reduce
+        self.model, self.batches, self.loop = model, batches, loop
+        self.processes = processes if processes is not None else Processes("alone")
         self.device = next(model.parameters()).device
         self.precision = precision if precision is not None else choose(loop.precision, self.device)
-        self.optimisers = Optimisers(model, loop.optimiser)
         self.done = 0
         self.n_tokens = 0
         self._norms: deque[float] = deque(maxlen=100)
-        torch.manual_seed(loop.seed)
+        torch.manual_seed(loop.seed + self.processes.rank)
         if loop.recompute:
             recompute(model)
+        self._shared = self.processes.shared(model)
+        self.optimisers = Optimisers(model, loop.optimiser)
         if loop.compile:
             model.compile()
 
@@ -136,22 +139,23 @@ class Trainer:
     def step(self) -> Step:
         """Take one step: Σ over its parts of the loss of their labels, divided by how many labels all parts have."""
         start = time.perf_counter()
-        self.model.train()
+        self._shared.train()
         number = self.done
         parts = [part.to(self.device) for part in self.batches.at(number)]
-        totals = torch.tensor([float(sum(part.n_labels for part in parts)), 0.0], dtype=torch.float64)
-        self._reduce(totals)
-        n_labels = float(totals[0])
+        totals = torch.tensor([[sum(part.n_labels for part in parts), sum(part.n_tokens for part in parts)]])
+        self.processes.add_up(totals)
+        n_labels, n_tokens = totals[0].tolist()
         if n_labels == 0:
             raise TrainingError(f"step {number} has nothing to learn from: none of its tokens has a label.")
         loss = torch.zeros((), dtype=torch.float64)
-        for part in parts:
-            with self.precision(self.device):
-                output = self.model(**part.inputs)
-            part_loss = total_loss(output, part, smoothing=self.loop.smoothing) / n_labels
-            part_loss.backward()
+        for place, part in enumerate(parts, start=1):
+            with self.processes.part(self._shared, last=place == len(parts)):
+                with self.precision(self.device):
+                    output = self._shared(**part.inputs)
+                part_loss = total_loss(output, part, smoothing=self.loop.smoothing) / n_labels
+                (part_loss * self.processes.size).backward()  # which are averaged over the processes, and so added up
             loss += part_loss.detach().double().cpu()
-        self._reduce(loss)
+        self.processes.add_up(loss)
         norm = float(clip(self.model.parameters(), self.loop.clip))
         spike, update = self._judge(number, float(loss), norm, parts)
         factor = self.loop.schedule.factor(number, self.loop.steps)
@@ -160,7 +164,6 @@ class Trainer:
             self._norms.append(norm)
         else:
             self.optimisers.forget()
-        n_tokens = sum(part.n_tokens for part in parts)
         self.done += 1
         self.n_tokens += n_tokens
         rate = self.loop.optimiser.rate * factor
@@ -192,33 +195,44 @@ class Trainer:
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self, run: Path) -> Path:
-        """Write a checkpoint of this moment; see `state.save`."""
-        return state.save(
-            run,
-            state.State(
-                step=self.done,
-                tokens=self.n_tokens,
-                model=self.model.state_dict(),
-                optimiser=self.optimisers.state(),
-                random={**state.random_state(), "norms": torch.tensor(list(self._norms), dtype=torch.float64)},
-                data=self.batches.state(),
-            ),
-            keep=self.loop.keep,
-        )
+        """Write a checkpoint of this moment; see `state.save`. Every process must ask; the first one writes."""
+        norms = torch.tensor(list(self._norms), dtype=torch.float64)
+        model = self.processes.whole(self.model.state_dict())
+        optimiser = self.processes.whole(self.optimisers.state())
+        numbers = self.processes.gathered({**state.random_state(), "norms": norms})
+        data = self.processes.gathered(self.batches.state())
+        folder = run / state.name_of(self.done)
+        if self.processes.first:
+            moment = state.State(
+                step=self.done, tokens=self.n_tokens, model=model, optimiser=optimiser, random=numbers, data=data
+            )
+            folder = state.save(run, moment, keep=self.loop.keep)
+        self.processes.wait()
+        return folder
 
     def resume(self, folder: Path) -> None:
         """Go on from a checkpoint. Raises CheckpointError where it is not whole, or of another model."""
         told = state.load(folder)
         try:
-            self.model.load_state_dict(dict(told.model))
+            self.processes.load(self.model, told.model)
         except RuntimeError as error:
             first = str(error).splitlines()[1:2] or [str(error)]
             raise CheckpointError(f"{folder} is of another model: {first[0].strip()}") from None
-        self.optimisers.load_state(dict(told.optimiser))
-        self.batches.load_state(told.data)
-        self._norms = deque(told.random["norms"].tolist(), maxlen=100)
+        self.optimisers.load_state(told.optimiser)
+        mine = self.processes.rank
+        if any(told.data) and len(told.data) != self.processes.size:
+            raise CheckpointError(
+                f"{folder} was reading a stream in {len(told.data)} processes; go on with as many, "
+                "or prepare the data first, so that any number can share it."
+            )
+        if any(told.data):
+            self.batches.load_state(told.data[mine])
+        self._norms = deque(told.random[0]["norms"].tolist(), maxlen=100)
         self.done, self.n_tokens = told.step, told.tokens
-        state.set_random_state(told.random)
+        if mine < len(told.random):
+            state.set_random_state(told.random[mine])
+        else:
+            torch.manual_seed(self.loop.seed + mine + 7919 * told.step)  # a process that was not there before
 
 
 def recompute(model: nn.Module) -> None:

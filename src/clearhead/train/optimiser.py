@@ -6,7 +6,7 @@ only: norms and biases are left alone, as Radford et al. (2018) did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from clearhead.errors import CheckpointError, ConfigError
 from clearhead.model.heads import LanguageModelHead, MaskedLanguageModelHead
 from clearhead.model.positions import LearnedPositions, RelativeBias
+from clearhead.train.distributed import like
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +156,7 @@ class Optimisers:
                     state[f"{key}/{name}"] = value.detach() if isinstance(value, Tensor) else torch.tensor(value)
         return state
 
-    def load_state(self, state: dict[str, Tensor]) -> None:
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
         """Take up where another left off. Raises CheckpointError where the state is not of these parameters."""
         by_name: dict[str, dict[str, Any]] = {}
         for key, value in state.items():
@@ -172,8 +173,9 @@ class Optimisers:
                             f"the optimiser's {what} of {name!r} is {tuple(value.shape)}, "
                             f"the parameter {tuple(parameter.shape)}; the run was of another model."
                         )
-                    place = parameter.device if what != "step" else value.device
-                    optimiser.state[parameter][what] = value.to(place).clone()
+                    optimiser.state[parameter][what] = (
+                        value.clone() if what == "step" else like(parameter, value).clone()
+                    )
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:
@@ -184,6 +186,8 @@ def clip(parameters: Iterable[nn.Parameter], most: float | None) -> Tensor:
     """The norm of all gradients as one vector; above `most` they are shrunk to it (Pascanu et al. 2013)."""
     parameters = list(parameters)
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if hasattr(norm, "full_tensor"):  # weights are divided up over processes
+        norm = norm.full_tensor()
     if most is not None:
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm

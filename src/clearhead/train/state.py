@@ -18,8 +18,9 @@ import json
 import os
 import random
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,17 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """All that a run needs to go on as if it had never stopped. `step` steps are done."""
+    """All that a run needs to go on as if it had never stopped. `step` steps are done.
+
+    random, data: the generators, and the place in a stream, of each process.
+    """
 
     step: int
     tokens: int
     model: Mapping[str, Tensor]
     optimiser: Mapping[str, Tensor]
-    random: Mapping[str, Tensor]
-    data: Mapping[str, Any]
+    random: Sequence[Mapping[str, Tensor]]
+    data: Sequence[Mapping[str, Any]]
 
 
 def save(run: Path, state: State, *, keep: int = 2) -> Path:
@@ -51,16 +55,17 @@ def save(run: Path, state: State, *, keep: int = 2) -> Path:
 
     Raises TrainingError where it cannot be written (a full disk, a lost permission); earlier ones are left as they are.
     """
-    final = run / f"step-{state.step:08d}"
+    final = run / name_of(state.step)
     temporary = final.with_suffix(".tmp")
     written: dict[str, Callable[[Path], None]] = {
         "model.safetensors": lambda path: _save_tensors(path, state.model),
         "optimiser.safetensors": lambda path: _save_tensors(path, state.optimiser),
-        "random-0.safetensors": lambda path: _save_tensors(path, state.random),
         "state.json": lambda path: _save_json(
-            path, {"step": state.step, "tokens": state.tokens, "data": dict(state.data)}
+            path, {"step": state.step, "tokens": state.tokens, "data": [dict(one) for one in state.data]}
         ),
     }
+    for number, numbers in enumerate(state.random):
+        written[f"random-{number}.safetensors"] = partial(_save_tensors, tensors=numbers)
     try:
         _clear(run)
         temporary.mkdir(parents=True)
@@ -79,6 +84,11 @@ def save(run: Path, state: State, *, keep: int = 2) -> Path:
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def name_of(step: int) -> str:
+    """The folder's name of a checkpoint after so many steps."""
+    return f"step-{step:08d}"
 
 
 def checkpoints(run: Path) -> list[Path]:
@@ -125,7 +135,7 @@ def load(folder: Path) -> State:
         data=told["data"],
         model=load_file(folder / "model.safetensors"),
         optimiser=load_file(folder / "optimiser.safetensors"),
-        random=load_file(folder / "random-0.safetensors"),
+        random=[load_file(folder / f"random-{number}.safetensors") for number in range(len(told["data"]))],
     )
 
 

@@ -1,0 +1,65 @@
+"""What one of several processes runs: `torchrun … tests/train/together.py FOLDER HOW STEPS [WHERE TO STOP]`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from clearhead.train import state
+from clearhead.train.batch import Batch
+from clearhead.train.data.order import share
+from clearhead.train.distributed import Processes, processes
+from clearhead.train.loop import Loop, Trainer
+from clearhead.train.optimiser import AdamW
+from clearhead.train.precision import Chosen
+from clearhead.train.schedules import Constant
+from tests.train.support import Random, tiny
+
+
+class Shared:
+    """Each process's share of the rows of a step."""
+
+    def __init__(self, together: Processes, parts: int) -> None:
+        self.together, self.parts, self.whole = together, parts, Random(rows=12, ignored=0.3)
+
+    def at(self, step: int) -> Sequence[Batch]:
+        batch = self.whole.at(step)[0]
+        rows = share(12, self.together.rank, self.together.size)
+        size = len(rows) // self.parts
+        return [
+            Batch(inputs={"input_ids": batch.inputs["input_ids"][a : a + size]}, labels=batch.labels[a : a + size])
+            for a in range(rows.start, rows.stop, size)
+        ]
+
+    def state(self) -> Mapping[str, Any]:
+        return {}
+
+    def load_state(self, told: Mapping[str, Any]) -> None:
+        raise AssertionError("a step says it all")
+
+
+def main(folder: Path, how: str, steps: int, stop: int, parts: int = 2) -> None:
+    with processes(how) as together:  # type: ignore[arg-type]
+        loop = Loop(steps=steps, schedule=Constant(), optimiser=AdamW(rate=0.01))
+        one = Trainer(
+            tiny(), Shared(together, parts), loop, precision=Chosen(torch.float32, "a test"), processes=together
+        )
+        if (newest := state.newest(folder)) is not None:
+            one.resume(newest)
+        for step in one.steps():
+            if together.first:
+                with (folder / "losses.jsonl").open("a") as file:
+                    file.write(json.dumps([step.step, step.loss, step.norm, step.n_tokens]) + "\n")
+            if one.done == stop:
+                break
+        one.save(folder)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
