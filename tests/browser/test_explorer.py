@@ -210,6 +210,7 @@ def test_an_address_holds_the_view(open_page: Callable[..., Any]) -> None:
     page = open_page(f"#text={quote(OTHER)}&layer=1&head=2&reads=it&read=trophy")
     assert page.inner_text("#caption") == "What “it” reads in layer 1, head 2"
     page.wait_for_selector("#links button")
+    page.wait_for_function("() => new URLSearchParams(location.hash.slice(1)).get('reads') !== 'it'")
     shown = view(page)
     assert shown["text"] == OTHER and (shown["reads"], shown["read"]) == ("11", "2")
     page.evaluate("text => { location.hash = new URLSearchParams({ text, layer: 0, head: 1, reads: 2 }) }", STORY)

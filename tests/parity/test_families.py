@@ -17,6 +17,7 @@ from tests.parity import support
 from tests.parity.grids import Grid, grids
 
 GRIDS = grids()
+FEW = 7
 NO_SHRINKING = (Phase.explicit, Phase.reuse, Phase.generate)
 """The configs are tiny as they are, and smaller ones of a failing one would take minutes."""
 
@@ -44,10 +45,12 @@ def _check(grid: Grid, config: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize("family", sorted(GRIDS))
-def test_the_same_numbers_and_both_ways(family: str) -> None:
+@pytest.mark.parametrize("sweep", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["", "all"])
+def test_the_same_numbers_and_both_ways(family: str, sweep: bool) -> None:
+    """A few configs of each family's grid in `make test`, all of `grid.examples` (20 or more) in `make test-all`."""
     grid = GRIDS[family]
 
-    @settings(max_examples=grid.examples, phases=NO_SHRINKING)
+    @settings(max_examples=grid.examples if sweep else FEW, phases=NO_SHRINKING)
     @given(grid.configs, st.sampled_from(sorted(grid.classes)))
     def drawn(config: Any, kind: str) -> None:
         _check(grid, config, kind)

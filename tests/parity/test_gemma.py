@@ -182,7 +182,7 @@ def test_an_untied_head_in_a_file_that_says_tied_is_read_as_untied(tmp_path: Pat
 ENCODERS = [Gemma3TextModel, Gemma3TextForSequenceClassification]
 
 
-@settings(max_examples=20, phases=NO_SHRINKING)
+@settings(max_examples=6, phases=NO_SHRINKING)
 @given(gemma3(use_bidirectional_attention=True), st.sampled_from(ENCODERS))
 def test_gemma_3_that_reads_both_ways_is_an_encoder(config: Gemma3TextConfig, cls: Any) -> None:
     theirs = support.tiny(cls, config)

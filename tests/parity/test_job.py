@@ -113,11 +113,12 @@ def calls(ids: Tensor, real: Tensor, together: bool) -> Iterator[tuple[Tensor, T
 
 
 @pytest.mark.parametrize("family", sorted(WRITERS))
-def test_texts_are_transformers(family: str) -> None:
+@pytest.mark.parametrize("examples", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_texts_are_transformers(family: str, examples: int) -> None:
     grid: Grid = WRITERS[family]
     decided: list[bool] = []
 
-    @settings(max_examples=8, derandomize=True, phases=(Phase.explicit, Phase.generate))
+    @settings(max_examples=examples, derandomize=True, phases=(Phase.explicit, Phase.generate))
     @given(st.data(), st.one_of(grid.configs, st.builds(grid.small)), st.integers(0, 10_000))
     def drawn(data: st.DataObject, config: Any, seed: int) -> None:
         torch.manual_seed(seed)

@@ -185,7 +185,7 @@ FUZZED = ["bert", "qwen2", "llama", "t5", "albert", "pegasus", "camembert", "mba
 
 
 @pytest.mark.parametrize("name", FUZZED)
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(data=st.data())
 def test_a_config_gone_wrong_gives_a_tokenizer_or_a_tokenizer_error(name, data, tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / f"fuzzed {name}"
