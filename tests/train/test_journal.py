@@ -16,7 +16,6 @@ def written(run: Path, steps: range, done: int = 0) -> None:
         journal.write(step, loss=5 / (step + 1))
         if step % 5 == 4:
             journal.write(step, validation_loss=6 / (step + 1))
-    journal.close()
 
 
 def test_a_run_that_goes_on_forgets_what_came_after_its_checkpoint(tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_nothing_to_learn_from() -> None:
         trainer(Random(ignored=1.1)).step()
     batch = Batch(inputs={"input_ids": torch.zeros(1, 3, dtype=torch.long)}, labels=torch.full((1, 3), IGNORED))
     with pytest.raises(TrainingError, match="evaluate"):
-        mean_loss(tiny(), [batch], PLAIN)
+        mean_loss(tiny(), [batch], PLAIN, torch.device("cpu"))
 
 
 def test_recomputing_changes_memory_not_numbers() -> None:

@@ -58,7 +58,13 @@ def gpt3() -> ModelConfig:
 
 
 def bert(
-    *, n_layers: int = 12, n_heads: int = 12, d_model: int = 768, vocab_size: int = 30_522, context: int = 512
+    *,
+    n_layers: int = 12,
+    n_heads: int = 12,
+    d_model: int = 768,
+    vocab_size: int = 30_522,
+    context: int = 512,
+    dropout: float = 0.0,
 ) -> ModelConfig:
     """BERT (Devlin et al. 2019), base and uncased, with its pooler: 109,482,240 parameters."""
     norm = LayerNorm(eps=1e-12)
@@ -68,14 +74,15 @@ def bert(
         context=context,
         encoder=StackConfig(
             n_layers=n_layers,
-            attention=AttentionConfig(n_heads=n_heads),
+            attention=AttentionConfig(n_heads=n_heads, dropout=dropout),
             feedforward=FeedForwardConfig(d_ff=4 * d_model, activation="gelu"),
             position=Learned(),
             norm=norm,
             norm_place="after",
             final_norm=False,
+            dropout=dropout,
         ),
-        embedding=EmbeddingConfig(norm=norm, token_types=2),
+        embedding=EmbeddingConfig(norm=norm, token_types=2, dropout=dropout),
         pooler="tanh",
     )
 
@@ -108,30 +115,39 @@ def llama(
     )
 
 
-def vaswani(*, vocab_size: int = 37_000, context: int = 1024) -> ModelConfig:
+def vaswani(
+    *,
+    n_layers: int = 6,
+    n_heads: int = 8,
+    d_model: int = 512,
+    d_ff: int | None = None,
+    vocab_size: int = 37_000,
+    context: int = 1024,
+    dropout: float = 0.1,
+) -> ModelConfig:
     """The Transformer of the paper (Vaswani et al. 2017), base: 6 + 6 layers, 8 heads, 512 wide."""
-    attention = AttentionConfig(n_heads=8, bias=Biases.none())
-    feedforward = FeedForwardConfig(d_ff=2048, activation="relu")
+    attention = AttentionConfig(n_heads=n_heads, bias=Biases.none())
+    feedforward = FeedForwardConfig(d_ff=d_ff if d_ff is not None else 4 * d_model, activation="relu")
 
     def stack(cross: AttentionConfig | None) -> StackConfig:
         return StackConfig(
-            n_layers=6,
+            n_layers=n_layers,
             attention=attention,
             feedforward=feedforward,
             cross_attention=cross,
             position=Sinusoidal(),
             norm_place="after",
             final_norm=False,
-            dropout=0.1,
+            dropout=dropout,
         )
 
     return ModelConfig(
         vocab_size=vocab_size,
-        d_model=512,
+        d_model=d_model,
         context=context,
         encoder=stack(None),
         decoder=stack(attention),
-        embedding=EmbeddingConfig(scale=512**0.5, dropout=0.1),
+        embedding=EmbeddingConfig(scale=d_model**0.5, dropout=dropout),
         head=LanguageModel(tied=True),
         init=XavierInit(),
     )

@@ -60,9 +60,8 @@ class LowRank(nn.Linear):
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float) -> None:
         super().__init__(linear.in_features, linear.out_features, linear.bias is not None, device="meta")
         self.weight, self.bias = linear.weight, linear.bias
-        kind = {"device": linear.weight.device, "dtype": linear.weight.dtype}
-        self.down = nn.Parameter(torch.empty(rank, linear.in_features, **kind))
-        self.up = nn.Parameter(torch.zeros(linear.out_features, rank, **kind))
+        self.down = nn.Parameter(linear.weight.new_empty(rank, linear.in_features))
+        self.up = nn.Parameter(linear.weight.new_zeros(linear.out_features, rank))
         nn.init.kaiming_uniform_(self.down, a=math.sqrt(5))
         self.factor, self.dropout = scale / rank, dropout
 

@@ -104,10 +104,10 @@ class Processes:
 
 def like(parameter: Tensor, whole: Tensor) -> Tensor:
     """The part of a whole tensor that this process has of the parameter: all of it, unless weights are divided up."""
-    if not hasattr(parameter, "placements") or whole.shape != parameter.shape:
-        return whole.to(parameter.device)
-    from torch.distributed.tensor import distribute_tensor
+    from torch.distributed.tensor import DTensor, distribute_tensor
 
+    if not isinstance(parameter, DTensor) or whole.shape != parameter.shape:
+        return whole.to(parameter.device)
     return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
 
 

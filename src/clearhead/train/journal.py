@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +29,16 @@ class Journal:
             temporary = self.path.with_suffix(".tmp")
             temporary.write_text("".join(json.dumps(line) + "\n" for line in kept), "utf-8")
             os.replace(temporary, self.path)
-            self._file = self.path.open("a", encoding="utf-8", buffering=1)
         except OSError as error:
             raise TrainingError(f"{self.path} cannot be written: {error.strerror}.") from None
 
     def write(self, step: int, **values: object) -> None:
         """Add a line. Raises TrainingError where the disk is full."""
         try:
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **values}) + "\n")
         except OSError as error:
             raise TrainingError(f"{self.path} cannot be written: {error.strerror}.") from None
-
-    def close(self) -> None:
-        """Let the file go."""
-        self._file.close()
 
 
 def read(run: Path) -> list[dict[str, Any]]:
@@ -62,7 +58,7 @@ def read(run: Path) -> list[dict[str, Any]]:
     return lines
 
 
-def curves(lines: list[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+def curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
     """The losses by step: of training, and of validation where there was any."""
     found: dict[str, list[tuple[int, float]]] = {"training": [], "validation": []}
     for line in lines:
@@ -89,7 +85,7 @@ def draw(run: Path) -> Path:
         ) from None
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.add_subplot()
-    found = curves(list(read(run)))
+    found = curves(read(run))
     for name, colour in (("training", "#9aa7b8"), ("validation", "#c2410c")):
         if name in found:
             points = smoothed(found[name], 400) if name == "training" else found[name]

@@ -72,7 +72,7 @@ def choose(asked: Precision, device: torch.device) -> Chosen:
         return Chosen(torch.float32, f"nothing else is known of {device.type}")
     times = {dtype: product_seconds(dtype, device, size=512) for dtype in (torch.float32, torch.bfloat16)}
     gain = times[torch.float32] / times[torch.bfloat16]
-    said = f"this processor's bfloat16 product is {gain:.1f} × as quick as float32's"
+    said = f"this processor's bfloat16 product is {gain:.2g} × as quick as float32's"
     return Chosen(torch.bfloat16 if gain >= WORTH else torch.float32, said)
 
 

@@ -120,7 +120,7 @@ def _read(hint: Any, value: Any, where: str) -> Any:
 def _read_union(choices: tuple[Any, ...], value: Any, where: str) -> Any:
     if type(None) in choices and value in (None, "none"):
         return None
-    tables = {choice.__name__: choice for choice in choices if is_dataclass(choice)}
+    tables = {str(choice.__name__): choice for choice in choices if isinstance(choice, type) and is_dataclass(choice)}
     if tables and isinstance(value, dict):
         if len(tables) == 1:
             return _read(next(iter(tables.values())), value, where)

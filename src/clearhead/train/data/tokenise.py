@@ -1,0 +1,193 @@
+"""Tokenising: pieces of the data to parts of a cache, in as many processes as there are processors.
+
+The processes are fresh ones (`python -m clearhead.train.data.tokenise`), so no program needs a guard around its main
+part, and nothing is forked beside running threads. Each is told the work once, then takes one piece after another.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any
+
+import numpy as np
+
+from clearhead.errors import ClearheadError, TrainingError
+from clearhead.text import Tokenizer
+from clearhead.train.data.cache import Part, dtype_of
+from clearhead.train.data.encoders import Encoder
+from clearhead.train.data.rows import Piece, Reader, Skipped
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process is told: where rows come from, what becomes of them, and with which tokenizer."""
+
+    reader: Reader
+    encoder: Encoder
+    vocab_size: int
+
+
+def encode_piece(work: Work, tokenizer: Tokenizer, piece: Piece, prefix: Path) -> Part:
+    """Write the numbers of one piece's rows, by field. Raises TrainingError naming the row that cannot be had."""
+    kinds = work.encoder.fields
+    dtypes = {name: dtype_of(kind, work.vocab_size) for name, kind in kinds.items()}
+    numbers: dict[str, list[np.ndarray]] = {name: [] for name in kinds}
+    notes: Counter[str] = Counter()
+    rows, joins = 0, False
+    for found in work.reader.read(piece):
+        if isinstance(found, Skipped):
+            notes[found.why] += 1
+            continue
+        try:
+            fields = work.encoder.encode(found.row, tokenizer, notes, first=found.first, last=found.last)
+        except ClearheadError as error:
+            raise TrainingError(f"{found.where()}: {error}") from error
+        joins = joins or (rows == 0 and not found.first)
+        for name, values in fields.items():
+            numbers[name].append(np.asarray(values, dtype=dtypes[name]))
+        rows += 1
+    part = Part(prefix=prefix, rows=rows, joins=joins, largest={}, notes=notes)
+    largest = {}
+    for name, arrays in numbers.items():
+        whole = np.concatenate(arrays) if arrays else np.zeros(0, dtypes[name])
+        if kinds[name] == "ids" and len(whole):
+            largest[name] = int(whole.max())
+        whole.tofile(part.numbers(name))
+        np.array([len(each) for each in arrays], dtype="<i8").tofile(part.lengths(name))
+    return Part(prefix=prefix, rows=rows, joins=joins, largest=largest, notes=notes)
+
+
+def parts(
+    work: Work, tokenizer: Tokenizer, pieces: list[Piece], folder: Path, workers: int, done: Callable[[Piece], None]
+) -> Iterator[Part]:
+    """The parts of all pieces, in order. folder: where they may be written; it holds the saved tokenizer."""
+    named = [(piece, folder / f"{number:06d}") for number, piece in enumerate(pieces)]
+    if workers <= 1:
+        for piece, prefix in named:
+            part = encode_piece(work, tokenizer, piece, prefix)
+            done(piece)
+            yield part
+        return
+    idle: SimpleQueue[_Process] = SimpleQueue()
+    processes = []
+    try:
+        for _ in range(workers):
+            processes.append(_Process(work, folder))
+            idle.put(processes[-1])
+
+        def run(piece: Piece, prefix: Path) -> Part:
+            process = idle.get()
+            try:
+                return process.ask(piece, prefix)
+            finally:
+                idle.put(process)
+
+        with ThreadPoolExecutor(workers) as threads:
+            waiting: list[tuple[Piece, Future[Part]]] = []
+            try:
+                for piece, prefix in named:  # a few ahead, so that parts do not pile up on the disk
+                    waiting.append((piece, threads.submit(run, piece, prefix)))
+                    if len(waiting) >= 4 * workers:
+                        yield _first(waiting, done)
+                while waiting:
+                    yield _first(waiting, done)
+            finally:
+                for _, future in waiting:
+                    future.cancel()
+                for process in processes:
+                    process.stop()
+    finally:
+        for process in processes:
+            process.stop()
+
+
+def _first(waiting: list[tuple[Piece, Future[Part]]], done: Callable[[Piece], None]) -> Part:
+    piece, future = waiting.pop(0)
+    part = future.result()
+    done(piece)
+    return part
+
+
+class _Process:
+    """A process that tokenises one piece after another."""
+
+    def __init__(self, work: Work, folder: Path) -> None:
+        paths = [path for path in sys.path if path]
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "clearhead.train.data.tokenise", str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(paths)},
+        )
+        self._work: Work | None = work
+
+    def ask(self, piece: Piece, prefix: Path) -> Part:
+        """The part of a piece. Raises the process's own TrainingError, or says that it is gone."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        try:
+            if self._work is not None:  # pickles go from us to our own child, and back
+                _send(self._process.stdin, self._work)
+                self._work = None
+            _send(self._process.stdin, (piece, prefix))
+            answer = pickle.load(self._process.stdout)
+        except (EOFError, BrokenPipeError, OSError, pickle.UnpicklingError):
+            code = self._process.poll()
+            raise TrainingError(
+                f"a process that tokenised {piece.path} ended ({'killed' if code is None or code < 0 else code}); "
+                "if the memory was full, ask for fewer with workers = 1."
+            ) from None
+        if isinstance(answer, Part):
+            return answer
+        raise answer
+
+    def stop(self) -> None:
+        """End it."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):  # what was not read is of no use any more
+                    pipe.close()
+
+
+def _send(pipe: IO[bytes], message: Any) -> None:
+    pickle.dump(message, pipe)
+    pipe.flush()
+
+
+def _serve(folder: Path) -> None:
+    """What such a process does: read the work, then pieces, until there are no more."""
+    read, written = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a library prints must not end up among the answers
+    work = pickle.load(read)
+    tokenizer = Tokenizer.load(folder / "tokenizer")
+    while True:
+        try:
+            piece, prefix = pickle.load(read)
+        except EOFError:
+            return
+        try:
+            answer: Any = encode_piece(work, tokenizer, piece, prefix)
+        except ClearheadError as error:
+            answer = TrainingError(str(error))
+        except OSError as error:
+            answer = OSError(*error.args)
+        _send(written, answer)
+
+
+if __name__ == "__main__":
+    try:
+        _serve(Path(sys.argv[1]))
+    except (KeyboardInterrupt, BrokenPipeError):
+        sys.exit(130)

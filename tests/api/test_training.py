@@ -1,0 +1,178 @@
+"""A run from its recipe to a model that transformers loads; stopped in the middle, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import clearhead
+from clearhead.api.recipe import Recipe
+from clearhead.api.training import Run, read_recipe
+from clearhead.cli import main
+from clearhead.errors import ClearheadError, TrainingError
+from clearhead.train import state
+from clearhead.train.recipe import filled, with_changes
+from tests.conftest import ROOT
+
+pytestmark = pytest.mark.usefixtures("as_a_user")
+
+VERSES = "".join(
+    f"the {a} {b} sat on the {c}.\n" for a in ("old", "new") for b in ("cat", "dog") for c in ("mat", "hat")
+)
+
+DECODER: dict[str, Any] = {
+    "batch": 8,
+    "data": {"packing": {"kind": "windows", "length": 16}},
+    "tokenizer": {"kind": "new-tokenizer", "learn": "character"},
+    "model": {"kind": "gpt2", "n_layers": 2, "n_heads": 2, "d_model": 32, "dropout": 0.1},
+    "loop": {"steps": 8, "save_every": 4, "precision": "float32", "optimiser": {"kind": "adamw", "rate": 1e-2}},
+    "evaluation": {"every": 4, "batches": 2},
+    "samples": {"prompts": ["the old"], "every": 8, "max_new_tokens": 5},
+}
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLEARHEAD_CACHE", str(tmp_path / "cache"))
+
+
+def recipe(tmp_path: Path, *changes: str, base: dict[str, Any] = DECODER, text: str = VERSES * 8) -> Recipe:
+    (tmp_path / "verses.txt").write_text(text)
+    source = {"kind": "text-files", "paths": [str(tmp_path / "verses.txt")]}
+    tables = {**base, "data": {"source": source, **base["data"]}}
+    return filled(Recipe, with_changes(tables, changes))
+
+
+def test_a_run_becomes_a_folder_that_transformers_reads(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    said: list[str] = []
+    run = Run(recipe(tmp_path, "loop.steps=30"), tmp_path / "run", say=said.append)
+    events = list(run.go())
+    folder = run.finish()
+    assert folder is not None and len(events) == 30
+    assert events[-1].validation is not None and events[-1].validation < 0.8 * events[0].step.loss
+    assert events[-1].samples[0].startswith("the old") and events[-1].saved is not None
+    assert any("float32: as asked" in line for line in said) and any("100.00%" in line for line in said)
+    assert (tmp_path / "run" / "curve.png").stat().st_size > 1000
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert told["recipe"]["loop"]["steps"] == 30 and told["versions"]["torch"] == torch.__version__
+
+    lm = clearhead.load(folder)
+    theirs, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    ids = torch.tensor([lm.tokenizer.encode("the new dog").ids])
+    assert tokenizer("the new dog", return_tensors="pt")["input_ids"].tolist() == ids.tolist()
+    written = theirs.generate(ids, max_new_tokens=5, do_sample=False, pad_token_id=0)
+    assert tokenizer.decode(written[0, ids.shape[1] :]) == lm.generate("the new dog", max_new_tokens=5)
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())]
+
+
+def test_a_run_that_is_stopped_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    list(Run(recipe(tmp_path), straight).go())
+    for event in Run(recipe(tmp_path), stopped).go():
+        if event.step.step == 5:
+            break  # two steps after the last checkpoint
+    again = Run(read_recipe(stopped / "run.json", []), stopped, resume=True)
+    assert again.done == 4
+    list(again.go())
+    assert losses(stopped) == losses(straight)
+    ends = [state.load(path).model for path in (state.newest(straight), state.newest(stopped)) if path is not None]
+    assert all(torch.equal(ends[0][name], ends[1][name]) for name in ends[0])
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
+    list(Run(recipe(tmp_path), tmp_path / "run").go())
+    with pytest.raises(TrainingError, match="holds a run already; go on with --resume"):
+        Run(recipe(tmp_path), tmp_path / "run")
+
+
+def written_recipe(tmp_path: Path) -> Path:
+    (tmp_path / "verses.txt").write_text(VERSES * 8)
+    path = tmp_path / "verses.toml"
+    path.write_text(
+        f"""
+batch = 8
+[data]
+source = {{ kind = "text-files", paths = ["{tmp_path / "verses.txt"}"] }}
+packing = {{ kind = "windows", length = 16 }}
+[tokenizer]
+kind = "new-tokenizer"
+learn = "character"
+[model]
+kind = "gpt2"
+n_layers = 1
+n_heads = 2
+d_model = 32
+[loop]
+steps = 100000
+precision = "float32"
+"""
+    )
+    return path
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "clearhead", "train", str(written_recipe(tmp_path)), "--out", str(run)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, cwd=tmp_path) as process:
+        assert process.stderr is not None
+        while not ((run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text()) > 500):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130 and f"clearhead train --resume {run}" in said and "Traceback" not in said
+    newest = state.newest(run)
+    assert newest is not None
+    done = state.load(newest).step
+    assert main(["train", "--resume", str(run), f"loop.steps={done + 2}"]) == 0
+    assert len(losses(run)) == done + 2 and (run / "model" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["modle.d_model=3"], "modle is no setting; did you mean 'model'?"),
+        (["model.d_model=33"], "d_model=33 does not divide"),
+        (["data.packing.length=100000"], "too few for a window"),
+        (["data.source.paths=['nowhere.txt']"], "nowhere.txt"),
+        (["objective.kind=masked-language-model"], "mask"),
+        (["objective.kind=sequence-classification"], "has no labels for this objective"),
+        (["data.held_out=0.999"], "too few to hold"),
+        (["data.by_length=true"], "by_length is for rows that are documents"),
+        (["processes=ddp"], "torchrun"),
+        (["batch=0"], "should be 1 or more"),
+    ],
+)
+def test_a_recipe_that_cannot_be_trained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str], said: str
+) -> None:
+    path = written_recipe(tmp_path)
+    assert main(["train", str(path), *changes, "loop.steps=2", "--out", str(tmp_path / "run")]) == 2
+    told = capsys.readouterr().err
+    assert said in told.splitlines()[-1] and "Traceback" not in told
+    assert not state.checkpoints(tmp_path / "run")
+
+
+def test_what_to_train_is_asked_for(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["train"]) == 2 and "give a recipe" in capsys.readouterr().err
+    assert main(["train", "--resume", str(tmp_path)]) == 2 and "not what a run wrote" in capsys.readouterr().err
+    assert main(["train", str(tmp_path / "no.toml")]) == 2 and "no recipe" in capsys.readouterr().err
+
+
+def test_a_rate_that_diverges_is_reported(tmp_path: Path) -> None:
+    run = Run(recipe(tmp_path, "loop.optimiser.rate=1e30", "loop.on_spike=stop", "loop.clip=none"), tmp_path / "run")
+    with pytest.raises(ClearheadError, match=r"step \d+ \(rows .*(loss|norm) is"):
+        list(run.go())
