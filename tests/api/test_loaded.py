@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+import clearhead
 from clearhead.api import Loaded
 from clearhead.api.classify import Label, _joined
-from clearhead.errors import CheckpointError, ClearheadError, ConfigError, ContextError, InputError
+from clearhead.errors import CheckpointError, ClearheadError, ConfigError, ContextError, InputError, TokenizerError
 from clearhead.generate import GenerationSettings, generate_ids
+from clearhead.model.config import SequenceClassification
 from tests.api import small
+from tests.checkpoint import support
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
@@ -75,29 +79,14 @@ def test_the_files_ends_count_before_the_configs() -> None:
     )
 
 
-def test_a_target_language_is_the_first_token_or_the_start() -> None:
-    lm = small.writer(translates=True)
-    code = small.PIECES.token_to_id("de_DE")
-    settings = {"max_new_tokens": 6}
-    assert lm.generate("The animal", target_language="de_DE", **settings) == lm.generate(
-        "The animal", forced_bos_token_id=code, **settings
-    )
-    short = lm.generate("The animal", target_language="it", **settings)
-    assert short == lm.generate("The animal", target_language="__it__", **settings)
-    mbart = small.writer(translates=True, decoder_start=small.PIECES.token_to_id("fr_XX"))
-    assert mbart.generate("The animal", target_language="de_DE", **settings) == mbart.generate(
-        "The animal", decoder_start=code, **settings
-    )
-
-
 @pytest.mark.parametrize(
     ("lm", "given", "error", "says"),
     [
         (small.writer, {"max_new_token": 3}, ConfigError, "did you mean 'max_new_tokens'?"),
         (small.writer, {"max_new_tokens": 500}, ContextError, "do not fit"),
         (small.writer, {"num_beams": 2, "num_return_sequences": 2}, InputError, "leave num_return_sequences out"),
-        (small.writer, {"target_language": "de_DE"}, InputError, "leave target_language out"),
-        (lambda: small.writer(translates=True), {"target_language": "xx"}, InputError, "it has de_DE, fr_XX, __it__ …"),
+        (small.writer, {"target_language": "de_DE"}, InputError, "leave the languages out"),
+        (lambda: small.writer(translates=True), {"source_language": "xx"}, TokenizerError, "it has de, fr"),
         (lambda: small.writer(generation={"num_beams": -1}), {}, CheckpointError, "generation_config.json: "),
         (small.masked, {}, InputError, "does not write text"),
     ],
@@ -129,7 +118,7 @@ def test_candidates_are_ranked_gap_by_gap() -> None:
     ("lm", "text", "top_k", "says"),
     [
         (small.masked, "no gap", 5, "the text has no [MASK]; write it"),
-        (small.masked, "", 5, "none of them empty"),
+        (small.masked, "", 5, "the text is empty"),
         (small.masked, "[MASK]", 0, "top_k=0"),
         (small.classifier, "[MASK]", 5, "fills no gaps"),
         (small.writer, "[MASK]", 5, "fills no gaps"),
@@ -165,6 +154,26 @@ def test_neighbours_of_one_kind_are_joined() -> None:
     ]
 
 
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize("name", ["Identity", "Sigmoid", "Tanh"])
+def test_the_score_of_a_cross_encoder_is_as_its_files_say(new: bool, name: str) -> None:
+    path = f"torch.nn.modules.activation.{name}"
+    key = {"sentence_transformers": {"activation_fn": path}} if new else {"sbert_ce_default_activation_function": path}
+    head = SequenceClassification(labels=("LABEL_0",))
+    torch.manual_seed(1)
+    plain = small.encoder(head).classify("the animal", "every step")
+    torch.manual_seed(1)
+    lm = small.encoder(head, **key)
+    [one] = lm.classify("the animal", "every step")
+    want = plain[0].probability
+    if name == "Identity":
+        assert torch.tensor(one.probability).sigmoid().item() == pytest.approx(want, rel=1e-6)
+    else:
+        assert one.probability == want
+    assert len([note for note in lm.report.notes if "'Tanh' on the scores" in note]) == (name == "Tanh")
+    assert sum(one.probability for one in small.classifier(**key).classify("the animal")) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("lm", "given", "says"),
     [
@@ -172,7 +181,7 @@ def test_neighbours_of_one_kind_are_joined() -> None:
         (small.tagger, {"text": "a", "pair": "b"}, "leave the second one out"),
         (small.tagger, {"text": "a", "aggregation": "first"}, "choose 'none' or 'simple'"),
         (small.classifier, {"text": " "}, "the text is empty"),
-        (small.classifier, {"text": "a", "pair": ""}, "the text is empty"),
+        (small.classifier, {"text": "a", "pair": ""}, "the second text is empty"),
         (small.classifier, {"text": "step " * 200}, "96"),
     ],
 )
@@ -202,8 +211,8 @@ def test_vectors_are_the_checkpoints_unless_you_say_otherwise() -> None:
     [
         (lambda: small.encoder(None), {"texts": "a"}, "choose a pooling (first, last, mean, max)"),
         (small.embedder, {"texts": "a", "pooling": "middle"}, "pooling='middle' is not a choice"),
-        (small.embedder, {"texts": ["a", ""]}, "none of them empty"),
-        (small.embedder, {"texts": []}, "at least one text"),
+        (small.embedder, {"texts": ["a", ""]}, "text at place 1 is empty"),
+        (small.embedder, {"texts": []}, "was given no text"),
         (lambda: small.writer(translates=True), {"texts": "a", "pooling": "mean"}, "encoder-decoder"),
     ],
 )
@@ -211,3 +220,53 @@ def test_what_cannot_be_embedded_is_refused(lm: Callable[[], Loaded], given: dic
     with pytest.raises(InputError) as error:
         lm().embed(**given)
     assert says in str(error.value) and "\n" not in str(error.value)
+
+
+# ── what is no text, no model, no folder ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("wrong", [None, 5, 1.5, b"x", {}, Path("x"), [None], [[]]])
+def test_what_is_no_text_is_said_by_its_type(wrong: object) -> None:
+    inside = type(wrong[0]).__name__ if isinstance(wrong, list) else type(wrong).__name__
+    for job in (small.writer().generate, small.embedder().embed):
+        with pytest.raises(ClearheadError, match=inside):
+            job(wrong)
+    for job in (small.masked().fill, small.classifier().classify, small.writer().stream):
+        with pytest.raises(ClearheadError, match=type(wrong).__name__):
+            job(wrong)
+
+
+def test_settings_that_are_none_are_said() -> None:
+    for wrong in (5, {"max_new_tokens": 3}):
+        with pytest.raises(InputError, match="settings is of type"):
+            small.writer().generate("a", wrong)
+    for name in ("temperature", "num_beams", "length_penalty", "early_stopping"):
+        with pytest.raises(ConfigError, match=f"{name}=None is no value"):
+            small.writer().generate("a", **{name: None})
+
+
+@pytest.mark.parametrize("folder", [None, 5, b"x", "", []])
+def test_what_is_no_folder_is_not_written_to(folder: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="names no folder"):
+        clearhead.export(small.embedder(), folder)
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"give what clearhead\.load gives"):
+        clearhead.export(small.embedder().model, tmp_path / "a")
+
+
+def test_what_is_no_model_no_head_and_no_revision_is_said(tmp_path: Path) -> None:
+    folder = support.checkpoint(tmp_path / "a")
+    for name in (None, 5, b"x", []):
+        with pytest.raises(InputError, match="a model's name"):
+            clearhead.load(name)
+    for given, says in (
+        ({"head": 5}, "head=5 is no head"),
+        ({"head": "x"}, "is no class of the family llama; choose one of Llama"),
+        ({"device": None}, "device='None'"),
+        ({"device": []}, "is not to be had"),
+        ({"revision": 5}, "revision is of type int"),
+        ({"revision": "main"}, "it has no revisions"),
+    ):
+        with pytest.raises(ClearheadError, match=says):
+            clearhead.load(folder, **given)

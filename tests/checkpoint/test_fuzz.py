@@ -1,5 +1,6 @@
 """Mutated configs, headers and files, of every family and format: a ClearheadError or a model, quickly, and no more
-memory than the file has. A few of each here; thousands under `make test-all`."""
+memory than the file has; and mutated wishes for generation, of every family that writes. A few of each here; thousands
+under `make test-all`."""
 
 from __future__ import annotations
 
@@ -17,9 +18,15 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("gguf")
 
+import torch
+
+import clearhead
 from clearhead.checkpoint import families, load
 from clearhead.checkpoint.config_rules import Ignored
 from clearhead.errors import ClearheadError
+from clearhead.generate import generate_ids
+from clearhead.generate.defaults import NOT_RUN, READ, SAMPLING
+from clearhead.generate.settings import settled
 from tests.checkpoint import support, writers
 from tests.parity import support as parity
 from tests.parity.grids import grids
@@ -70,11 +77,11 @@ def bounded() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_AS, before)
 
 
-def attempt(path: Path, what: Callable[[], str], **options: Any) -> bool:
+def attempt(path: Path, what: Callable[[], str], job: Callable[..., object] = load, **options: Any) -> bool:
     """Whether it loads; anything but a model or a ClearheadError of one line fails, with what was mutated."""
     try:
         with bounded():
-            load(path, **options)
+            job(path, **options)
         return True
     except ClearheadError as error:
         assert "\n" not in str(error) and len(str(error)) < 2000, what()
@@ -148,6 +155,47 @@ def fuzz_configs(folder: Path, family: str, count: int) -> int:
 @pytest.mark.parametrize("family", sorted(GRIDS))
 def test_hundreds_of_mutated_configs_of_each_family(family: str, victims: Callable[[str], Path]) -> None:
     assert 0 < fuzz_configs(victims(family), family, 400) < 400
+
+
+def written(folder: Path) -> None:
+    """What a checkpoint asks of generation is read, told, and done for two tokens."""
+    lm = clearhead.load(folder)
+    assert all("\n" not in note for note in lm.report.notes)
+    settings = settled(lm.settings, {"max_new_tokens": 2, "min_length": None, "min_new_tokens": None})
+    generate_ids(lm.model, torch.tensor([[3, 4, 5]]), settings)
+
+
+def fuzz_generation(folder: Path, family: str, count: int) -> int:
+    path = folder / "generation_config.json"
+    original = path.read_text()
+    keys = json.loads(original)
+    known = [*READ, *SAMPLING, *NOT_RUN]
+    done = 0
+    try:
+        for seed in range(count):
+            draw = random.Random(f"{family} {seed}")
+            changed = mutated(keys, known, draw)
+            path.write_text(json.dumps(changed))
+            done += attempt(folder, lambda: f"{family}, seed {seed}: {str(changed)[:1500]}", written)  # noqa: B023
+    finally:
+        path.write_text(original)
+    return done
+
+
+WRITE = [family for family, grid in sorted(GRIDS.items()) if {"lm", "seq2seq"} & set(grid.classes)]
+
+
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("family", WRITE)
+def test_a_few_mutated_wishes_for_generation(family: str, victims: Callable[[str], Path]) -> None:
+    assert fuzz_generation(victims(family), family, 5)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("as_a_user")
+@pytest.mark.parametrize("family", WRITE)
+def test_hundreds_of_mutated_wishes_for_generation(family: str, victims: Callable[[str], Path]) -> None:
+    assert 0 < fuzz_generation(victims(family), family, 300) < 300
 
 
 # ── headers and files ────────────────────────────────────────────────────────────────────────────────────────────────

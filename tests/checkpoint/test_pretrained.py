@@ -153,7 +153,7 @@ def test_another_head_is_drawn_anew_and_said_so(folder: Path) -> None:
     assert load(folder, head="LlamaModel").config.head is None
     named = load(folder, head="LlamaForTokenClassification")
     assert isinstance(named.config.head, TokenClassification)
-    with pytest.raises(CheckpointError, match="LlamaForCausalLM"):
+    with pytest.raises(InputError, match="LlamaForCausalLM"):
         load(folder, head="LlamaForMischief")
 
 

@@ -167,6 +167,10 @@ def test_other_commands_refuse_the_same_way(refuse: Refuse, folder: Path, comman
     assert "config.json" in refuse(command, *arguments[command])
 
 
+def test_export_into_a_folder_without_a_name(refuse: Refuse) -> None:
+    assert "names no folder" in refuse("export", "alice", "")
+
+
 def test_export_into_a_folder_that_holds_something(refuse: Refuse, folder: Path) -> None:
     refuse("export", "alice", folder)
 

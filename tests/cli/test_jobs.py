@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,12 @@ def test_a_prompt_comes_before_what_a_decoder_adds(run: Run) -> None:
 
 
 def test_a_translation_stands_alone(run: Run) -> None:
-    expected = small.writer(translates=True).generate("The animal", max_new_tokens=8, target_language="de_DE")
-    said = run("generate", "The animal", "-m", "translator", "--max-new-tokens", 8, "--target-language", "de_DE")
-    assert said.out == expected + "\n"
+    expected = small.writer(translates=True).generate(
+        "The animal", max_new_tokens=8, source_language="fr", target_language="fr"
+    )
+    to = ("--source-language", "fr", "--target-language", "fr")
+    said = run("generate", "The animal", "-m", "translator", "--max-new-tokens", 8, *to)
+    assert said.out == expected + "\n" != run("generate", "The animal", "-m", "translator", *to[2:]).out
 
 
 def test_candidates_are_listed(run: Run) -> None:
@@ -91,6 +95,25 @@ def test_vectors_are_lines_or_a_file(run: Run, tmp_path: Path) -> None:
     np.testing.assert_allclose(pooled, small.encoder(None).embed("one", pooling="last", normalise=True)[0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("command", [["generate", "a"], ["fill", "[MASK]"], ["classify", "a"], ["embed", "a"]])
+def test_another_head_is_loaded_and_what_came_of_it_said(
+    command: list[str], run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def load(name: str, *, head: str | None, pickle: bool) -> clearhead.Loaded:
+        asked.append((name, head, pickle))
+        lm = {"generate": small.writer, "fill": small.masked, "classify": small.classifier, "embed": small.embedder}
+        made = lm[command[0]]()
+        made.pretrained.report = replace(made.pretrained.report, notes=("the file lacks head.bias: drawn anew",))
+        return made
+
+    monkeypatch.setattr(clearhead, "load", load)
+    said = run(*command, "-m", "x", "--head", "BertForMaskedLM", "--pickle")
+    assert said.code == 0 and said.err == "note: the file lacks head.bias: drawn anew\n"
+    assert run(*command, "-m", "x").err == "" and asked == [("x", "BertForMaskedLM", True), ("x", None, False)]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -108,7 +131,8 @@ def test_vectors_are_lines_or_a_file(run: Run, tmp_path: Path) -> None:
         ),
         (["generate", "a", "", "-m", "writer"], "the prompt is empty"),
         (["generate", "a", "-m", "writer", "--max-new-tokens", "900"], "do not fit"),
-        (["generate", "a", "-m", "writer", "--target-language", "xx"], "no token for the language 'xx'"),
+        (["generate", "a", "-m", "writer", "--target-language", "xx"], "leave the languages out"),
+        (["generate", "a", "-m", "translator", "--source-language", "xx"], "no language 'xx'; it has de, fr"),
         (["generate", "-m", "writer"], "PROMPT"),
         (["fill", "no gap", "-m", "masked"], "the text has no [MASK]"),
         (["fill", "[MASK]", "none", "-m", "masked"], "the text has no [MASK]"),

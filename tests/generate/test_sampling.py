@@ -245,7 +245,7 @@ def test_one_number_a_text_is_taken_whatever_the_vocabulary() -> None:
         ({"top_k": 0}, "GenerationSettings.top_k=0 lies outside 1…"),
         ({"top_p": 0.0}, "GenerationSettings.top_p=0.0 must be above 0.0"),
         ({"top_p": 1.2}, "GenerationSettings.top_p=1.2 is no probability; choose 0 < top_p ≤ 1"),
-        ({"min_p": 2}, "GenerationSettings.min_p=2 is no probability"),
+        ({"min_p": 2}, "GenerationSettings.min_p=2.0 is no probability"),
         ({"repetition_penalty": 0.0}, "GenerationSettings.repetition_penalty=0.0 must be above 0.0"),
         ({"seed": -1}, "GenerationSettings.seed=-1 lies outside 0…"),
         ({"seed": 2**64}, "choose a value in that range"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import transformers
 
 from clearhead.errors import CheckpointError, ConfigError, ContextError
@@ -171,3 +172,28 @@ def test_every_setting_of_transformers_is_known(tmp_path: Path) -> None:
     more |= {"prefill_chunk_size", "speculation_type"}
     names = set(vars(transformers.GenerationConfig())) - set(READ) - set(SAMPLING) - set(NOT_RUN) - more
     assert not {name for name in names if not any(mark in name if mark != "_" else name[0] == "_" for mark in other)}
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"max_new_tokens": 10**5000},
+        {"repetition_penalty": 10**400},
+        {"early_stopping": "a" * 3000},
+        {"pad": "a" * 3000},
+        {"suppress_tokens": [10**400]},
+        {"bad_words_ids": "a" * 3000},
+        {"top_p": 10**300},
+        {"length_penalty": 10**300},
+        {"temperature": 10**300, "num_beams": 2},
+    ],
+)
+def test_a_value_without_end_is_refused_in_a_short_line(keys: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError) as error:
+        GenerationSettings(**keys)
+    assert len(str(error.value)) < 200 and "\n" not in str(error.value)
+
+
+def test_a_whole_number_that_torch_does_not_take_is_a_float() -> None:
+    ids = generate_ids(tiny.decoder(), torch.tensor([[3, 4]]), max_new_tokens=2, repetition_penalty=10**30)
+    assert ids.shape == (1, 4)

@@ -118,7 +118,7 @@ def _folder_of_minilm() -> Path:
 def test_minilm_is_exported_bit_for_bit_with_its_pooler_and_pooling(minilm: Any, tmp_path: Path) -> None:
     export(minilm, tmp_path / "out")
     again = load(tmp_path / "out")
-    assert again.config == minilm.config and again.foreign.files == minilm.foreign.files
+    assert again.config == minilm.config and again.original.files == minilm.original.files
     before, after = (
         load_file(_folder_of_minilm() / "model.safetensors"),
         load_file(tmp_path / "out" / "model.safetensors"),

@@ -106,10 +106,10 @@ def test_a_hole_in_the_vocabulary_counts_but_decodes_to_nothing():
 
 
 @pytest.mark.parametrize(("text", "message"), [
-    (5, "the text is a int"),
-    (None, "the text is a NoneType"),
-    (b"bytes", "the text is a bytes"),
-    (["list"], "the text is a list"),
+    (5, "the text is of type int"),
+    (None, "the text is of type NoneType"),
+    (b"bytes", "the text is of type bytes"),
+    (["list"], "the text is of type list"),
     ("half \ud83d a pair", "at character 5"),
 ])  # fmt: skip
 @pytest.mark.parametrize("method", ["encode", "encode_ids"])

@@ -64,14 +64,18 @@ class Loaded:
 
     @cached_property
     def report(self) -> Report:
-        """What became of every key and tensor of the checkpoint, and what it asks of generation that is not applied."""
-        from clearhead.generate.defaults import notes
-        from clearhead.model.config import LanguageModel
+        """What became of every key and tensor of the checkpoint, and what it asks of its jobs that is not done."""
+        from clearhead.api import classify
+        from clearhead.generate import defaults
+        from clearhead.model.config import LanguageModel, SequenceClassification
 
-        report, foreign = self.pretrained.report, self.pretrained.foreign
-        if not isinstance(self.config.head, LanguageModel):
-            return report
-        return replace(report, notes=(*report.notes, *notes(foreign.generation, foreign.config)))
+        report, original = self.pretrained.report, self.pretrained.original
+        more: tuple[str, ...] = ()
+        if isinstance(self.config.head, LanguageModel):
+            more = defaults.notes(original.generation, original.config)
+        elif isinstance(self.config.head, SequenceClassification):
+            more = classify.notes(original.config)
+        return replace(report, notes=(*report.notes, *more))
 
     @cached_property
     def settings(self) -> GenerationSettings:
@@ -83,18 +87,18 @@ class Loaded:
         """
         from clearhead.generate.defaults import read
 
-        settings = read(self.pretrained.foreign.generation, self.pretrained.foreign.config)
+        settings = read(self.pretrained.original.generation, self.pretrained.original.config)
         try:
             settings.check_ids(self.config.target_vocab_size)
         except ConfigError as error:
             raise CheckpointError(f"what {self.name} says of generation: {error}") from None
         return settings
 
-    def look(self, text: str, target: str | None = None) -> Look:
-        """What every head reads in this text; see `clearhead.look`."""
+    def look(self, text: str, target: str | None = None, **how: Any) -> Look:
+        """What every head reads in this text. how: what else `clearhead.look` takes, by name."""
         from clearhead.lens.look import look
 
-        return look(self, text, target)
+        return look(self, text, target, **how)
 
     @overload
     def generate(self, prompt: str, settings: GenerationSettings | None = None, **changes: Any) -> str: ...
@@ -107,39 +111,47 @@ class Loaded:
         prompt: str | Sequence[str],
         settings: GenerationSettings | None = None,
         *,
+        source_language: str | None = None,
         target_language: str | None = None,
         **changes: Any,
     ) -> str | list[str]:
         """The text that follows the prompt, without the prompt itself; of several prompts a list, written together.
 
-        Of an encoder-decoder the prompt is the source. settings: how to write, instead of the checkpoint's own
-        `self.settings`; changes: single ones by name, such as max_new_tokens=20, num_beams=4, temperature=0.8; see
-        `clearhead.generate.GenerationSettings`. target_language: what a multilingual translator is to write, as its
-        tokenizer names it ("fra_Latn", "fr").
+        Of an encoder-decoder the prompt is the source, and nothing is put before it: where a checkpoint was trained
+        with a phrase for each task ("translate English to German: "), write it yourself; `report.notes` has those that
+        its files name. settings: how to write, instead of the checkpoint's own `self.settings`; changes: single ones by
+        name, such as max_new_tokens=20, num_beams=4, temperature=0.8; see `clearhead.generate.GenerationSettings`.
+        source_language, target_language: what a multilingual translator reads and is to write, as its tokenizer names
+        them ("fra_Latn", "fr"; `tokenizer.languages` has them all). Where a call names none, its files decide.
 
-        Raises InputError for a model that does not write, ContextError where prompt and new tokens do not fit,
-        ConfigError for a setting that is none or out of its range.
+        Raises InputError for a model that does not write, TokenizerError for a language that it does not have,
+        ContextError where prompt and new tokens do not fit, ConfigError for a setting that is none or out of its range.
         """
-        from clearhead.api.write import settings_of, write
+        from clearhead.api.texts import check_list
+        from clearhead.api.write import Languages, settings_of, stream, write
 
+        languages = Languages(source_language, target_language)
         if isinstance(prompt, str):
-            return "".join(self.stream(prompt, settings, target_language=target_language, **changes))
+            return "".join(stream(self, prompt, settings_of(self, settings, languages, changes), languages))
+        check_list(prompt)
         if not prompt:
             return []
-        return write(self, prompt, settings_of(self, settings, target_language, changes))
+        return write(self, prompt, settings_of(self, settings, languages, changes), languages)
 
     def stream(
         self,
         prompt: str,
         settings: GenerationSettings | None = None,
         *,
+        source_language: str | None = None,
         target_language: str | None = None,
         **changes: Any,
     ) -> Iterator[str]:
         """`generate`, piece by piece, as each is written; of a beam search all at its end. It raises at the call."""
-        from clearhead.api.write import settings_of, stream
+        from clearhead.api.write import Languages, settings_of, stream
 
-        return stream(self, prompt, settings_of(self, settings, target_language, changes))
+        languages = Languages(source_language, target_language)
+        return stream(self, prompt, settings_of(self, settings, languages, changes), languages)
 
     def fill(self, text: str, *, top_k: int = 5) -> list[Candidate]:
         """What fits where the text has the tokenizer's mask token: candidates, the likeliest first, gap by gap.
@@ -155,7 +167,8 @@ class Loaded:
         its tokens, in order, without tokens that are outside of everything (label O).
 
         Probabilities are a softmax over the labels; a sigmoid each where there is one label, or where the config says
-        that they do not exclude each other (problem_type). aggregation: "simple" joins neighbouring tokens of one kind.
+        that they do not exclude each other (problem_type). A cross-encoder whose config names Identity gives its bare
+        score. aggregation: "simple" joins neighbouring tokens of one kind.
         Raises InputError for a model that gives no labels.
         """
         from clearhead.api.classify import classify
@@ -192,11 +205,19 @@ def load(
     """
     from clearhead.checkpoint.pretrained import load as read
 
-    return Loaded(read(str(name_or_path), dtype=dtype, device=device, revision=revision, head=head, pickle=pickle))
+    return Loaded(read(name_or_path, dtype=dtype, device=device, revision=revision, head=head, pickle=pickle))
 
 
 def export(lm: Loaded, folder: str | Path, *, overwrite: bool = False) -> Path:
-    """Write a Hugging Face folder: config.json, model.safetensors, tokenizer files. All of it or nothing."""
+    """Write a Hugging Face folder: config.json, model.safetensors, tokenizer files. All of it or nothing.
+
+    Raises CheckpointError for a folder that cannot be written, or that holds what no export wrote.
+    """
     from clearhead.checkpoint.pretrained import export as write
 
-    return write(lm.pretrained, Path(folder), overwrite=overwrite)
+    if not isinstance(lm, Loaded):
+        raise InputError(
+            f"lm is of type {type(lm).__name__}; give what clearhead.load gives, or take clearhead.checkpoint.export, "
+            "which writes a bare model."
+        )
+    return write(lm.pretrained, folder, overwrite=overwrite)

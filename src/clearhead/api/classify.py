@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clearhead.api.texts import one as check_text
 from clearhead.errors import InputError
 from clearhead.model.config import SequenceClassification, TokenClassification
 from clearhead.model.modes import without_dropout
@@ -29,8 +30,8 @@ NO_LABEL = "O"
 class Label:
     """A label, and what it was given to: `text[start:end]` of the text, all of it where a whole text is classified.
 
-    probability: of the label (the bare score, of a regression). text: the characters labelled. tokens: the tokens
-    labelled, as the vocabulary spells them; none where a whole text is.
+    probability: of the label (the bare score, of a regression, and of a cross-encoder whose files say so). text: the
+    characters labelled. tokens: the tokens labelled, as the vocabulary spells them; none where a whole text is.
     """
 
     label: str
@@ -48,9 +49,9 @@ def classify(lm: Loaded, text: str, pair: str | None, aggregation: Aggregation) 
         raise InputError(f"{lm.name} gives no labels; load a classifier.")
     if aggregation not in ("none", "simple"):
         raise InputError(f"aggregation={aggregation!r} is not a choice; choose 'none' or 'simple'.")
-    for one in (text,) if pair is None else (text, pair):
-        if not isinstance(one, str) or not one.strip():
-            raise InputError("the text is empty; give at least one word.")
+    check_text(text)
+    if pair is not None:
+        check_text(pair, "second text")
     if pair is not None and isinstance(head, TokenClassification):
         raise InputError(f"{lm.name} labels the tokens of one text; leave the second one out.")
     encoding = lm.tokenizer.encode(text, pair)
@@ -63,14 +64,33 @@ def classify(lm: Loaded, text: str, pair: str | None, aggregation: Aggregation) 
     if isinstance(head, TokenClassification):
         labels = _of_tokens(logits[0].float().softmax(-1), head.labels, text, encoding)
         return [one for one in (_joined(labels, text) if aggregation == "simple" else labels) if one.label != NO_LABEL]
-    scores = _scores(logits[0].float(), lm.pretrained.foreign.config.get("problem_type")).tolist()
+    scores = _scores(logits[0].float(), lm.pretrained.original.config).tolist()
     found = [Label(label, score, text, 0, len(text)) for label, score in zip(head.labels, scores, strict=True)]
     return sorted(found, key=lambda one: -one.probability)
 
 
-def _scores(logits: Float[Tensor, " L"], problem: object) -> Float[Tensor, " L"]:
-    """Labels that exclude each other share one probability; those that do not, and a single one, have one each."""
-    if problem == "regression":
+def notes(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a config asks of its scores that is not done, a sentence each."""
+    named = _named(config)
+    if named in (None, "Identity", "Sigmoid"):
+        return ()
+    return (f"config.json asks for {named[:60]!r} on the scores, which is not applied: they are probabilities",)
+
+
+def _named(config: Mapping[str, Any]) -> str | None:
+    """What the files of a cross-encoder (sentence-transformers') say is done to its score: the last word of a class's
+    name, by the old key or the new one."""
+    says = config.get("sentence_transformers")
+    found = says.get("activation_fn") if isinstance(says, dict) else None
+    found = config.get("sbert_ce_default_activation_function") if found is None else found
+    return found.rpartition(".")[2] if isinstance(found, str) and found else None
+
+
+def _scores(logits: Float[Tensor, " L"], config: Mapping[str, Any]) -> Float[Tensor, " L"]:
+    """Labels that exclude each other share one probability; those that do not, and a single one, have one each. The
+    one score of a cross-encoder is as its files say; of several, they speak of what is trained on, not of labels."""
+    problem = config.get("problem_type")
+    if problem == "regression" or (len(logits) == 1 and _named(config) == "Identity"):
         return logits
     if problem == "multi_label_classification" or len(logits) == 1:
         return logits.sigmoid()

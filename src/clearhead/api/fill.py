@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from clearhead.api.texts import batch, encoded, several
+from clearhead.api.texts import batch, encoded, one
 from clearhead.errors import InputError
 from clearhead.model.config import LanguageModel, MaskedLanguageModel
 from clearhead.model.modes import without_dropout
@@ -36,13 +36,13 @@ def fill(lm: Loaded, text: str, top_k: int) -> list[Candidate]:
     """The likeliest `top_k` for each gap, gap by gap, likeliest first."""
     if not isinstance(lm.model, Encoder) or not isinstance(lm.config.head, MaskedLanguageModel | LanguageModel):
         raise InputError(f"{lm.name} fills no gaps; load a masked language model, such as a BERT with its own head.")
-    if not isinstance(top_k, int) or top_k < 1:
+    if not isinstance(top_k, int) or isinstance(top_k, bool) or top_k < 1:
         raise InputError(f"top_k={top_k!r} is no number of candidates; give at least 1.")
     tokenizer = lm.tokenizer
     mask = tokenizer.special_tokens.get("mask")
     if mask is None or tokenizer.mask_id is None:
         raise InputError(f"the tokenizer of {lm.name} has no mask token, so that no gap can be written.")
-    [row] = encoded(lm, several(text, "fill"))
+    [row] = encoded(lm, [one(text)])
     gaps = [place for place, id in enumerate(row) if id == tokenizer.mask_id]
     if not gaps:
         raise InputError(f"the text has no {mask}; write it where the missing word is.")

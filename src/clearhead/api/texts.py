@@ -19,12 +19,29 @@ TOGETHER = 32
 """So many texts are read at once."""
 
 
+def one(text: str, what: str = "text") -> str:
+    """A text. Raises InputError for what is none, or an empty one."""
+    if not isinstance(text, str):
+        raise InputError(f"the {what} is of type {type(text).__name__}; give a str.")
+    if not text.strip():
+        raise InputError(f"the {what} is empty; give at least one word.")
+    return text
+
+
 def several(texts: str | Sequence[str], job: str) -> list[str]:
     """One text or several, as a list. Raises InputError where there is none, or an empty one."""
-    found = [texts] if isinstance(texts, str) else list(texts)
-    if not found or not all(isinstance(text, str) and text.strip() for text in found):
-        raise InputError(f"{job} needs at least one text, and none of them empty.")
-    return found
+    if isinstance(texts, str):
+        return [one(texts)]
+    check_list(texts)
+    if not texts:
+        raise InputError(f"{job} was given no text; give at least one.")
+    return [one(text, f"text at place {place}") for place, text in enumerate(texts)]
+
+
+def check_list(texts: object) -> None:
+    """Raise InputError for what is no list of texts."""
+    if isinstance(texts, bytes | str) or not isinstance(texts, Sequence):
+        raise InputError(f"the text is of type {type(texts).__name__}; give a str, or a list of them.")
 
 
 def batch(

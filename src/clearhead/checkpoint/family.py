@@ -49,6 +49,11 @@ class Family:
         return next((row.base for row in self.config if isinstance(row, Heads)), None)
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The classes of its models, each with another head, as `architectures` in a config.json names them."""
+        return tuple(name for row in self.config if isinstance(row, Heads) for name in row.architectures)
+
+    @property
     def architectures(self) -> tuple[str, ...]:
         """Encoder, decoder or both: what its models may be."""
         others = () if self.instead is None else (self.instead[1].template.architecture,)

@@ -20,7 +20,7 @@ from torch import Tensor
 from clearhead.checkpoint.mapped import Mapped
 from clearhead.errors import CheckpointError, UnsafeFileError
 
-DTYPES: dict[str, tuple[int, torch.dtype | None]] = {
+SAFETENSORS_DTYPES: dict[str, tuple[int, torch.dtype | None]] = {
     "F64": (8, torch.float64),
     "F32": (4, torch.float32),
     "F16": (2, torch.float16),
@@ -144,14 +144,14 @@ def _entry(path: Path, name: str, says: Any) -> tuple[str, tuple[int, ...], int,
     if not isinstance(says, dict) or set(says) != {"dtype", "shape", "data_offsets"}:
         raise CheckpointError(f"{path}: {name!r} is not described by dtype, shape and data_offsets; fetch it again.")
     dtype, shape, offsets = says["dtype"], says["shape"], says["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPES:
+    if not isinstance(dtype, str) or dtype not in SAFETENSORS_DTYPES:
         raise CheckpointError(
-            f"{path}: {name!r} has the unknown dtype {str(dtype)[:20]!r}; we know {', '.join(DTYPES)}."
+            f"{path}: {name!r} has the unknown dtype {str(dtype)[:20]!r}; we know {', '.join(SAFETENSORS_DTYPES)}."
         )
     if not _counts(shape) or len(shape) > 16 or not _counts(offsets) or len(offsets) != 2:
         raise CheckpointError(f"{path}: {name!r} has a shape or offsets that are no whole numbers; fetch it again.")
     begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPES[dtype][0]:
+    if end - begin != math.prod(shape) * SAFETENSORS_DTYPES[dtype][0]:
         raise UnsafeFileError(f"{path}: {name!r} claims the shape {tuple(shape)} and {end - begin:,} bytes; one lies.")
     return dtype, tuple(shape), begin, end
 
@@ -206,7 +206,7 @@ class SafetensorsFolder:
     def dtype(self, name: str) -> torch.dtype:
         """A tensor's dtype. Raises CheckpointError for one that is no dtype of weights."""
         entry = self.entries[name]
-        dtype = DTYPES[entry.dtype][1]
+        dtype = SAFETENSORS_DTYPES[entry.dtype][1]
         if dtype is None or not dtype.is_floating_point:
             raise CheckpointError(
                 f"{entry.path}: {name} has the dtype {entry.dtype}, and weights are read from F64, F32, F16 or BF16; "
@@ -219,7 +219,7 @@ class SafetensorsFolder:
         entry = self.entries[name]
         if entry.path not in self._open:
             self._open[entry.path] = Mapped(entry.path, entry.size)
-        dtype = DTYPES[entry.dtype][1]
+        dtype = SAFETENSORS_DTYPES[entry.dtype][1]
         if dtype is None:
             raise CheckpointError(f"{entry.path}: {name} has the dtype {entry.dtype}, which is not read.")
         return self._open[entry.path].tensor(entry.begin, dtype, entry.shape)

@@ -22,6 +22,8 @@ def find(name: str, revision: str | None = None, *, pickle: bool = False) -> Sou
         is_folder, is_file, is_model = path.is_dir(), path.is_file(), (path / CONFIG).is_file()
     except (OSError, ValueError):  # no name that a file could have
         is_folder = is_file = is_model = False
+    if revision is not None and (is_model or (name not in embedded.EMBEDDED and (is_folder or is_file))):
+        raise UnknownModelError(f"{name!r} lies on this machine, where it has no revisions; leave revision out.")
     if name and is_model:
         return from_folder(path, name, pickle=pickle)
     if name in embedded.EMBEDDED:

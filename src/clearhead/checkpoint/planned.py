@@ -9,14 +9,15 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from clearhead.checkpoint.family import refuse
+from clearhead.checkpoint.family import Family, refuse
 from clearhead.checkpoint.finding import find
 from clearhead.checkpoint.report import Account, Report
 from clearhead.checkpoint.sizes import check_sizes
 from clearhead.checkpoint.source import Source
 from clearhead.checkpoint.transfer import NamedEvidence, Plan, plan_reading
-from clearhead.errors import ClearheadError, UnsafeFileError
+from clearhead.errors import ClearheadError, InputError, UnsafeFileError
 from clearhead.model.config import Head, ModelConfig
+from clearhead.model.config.checks import brief
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, skeleton
 
 
@@ -34,6 +35,7 @@ class Planned:
 def plan_model(source: Source, head: Head | str | None = None) -> Planned:
     """Read the config, check the sizes, and plan for every tensor. Raises what `load` raises, before any is read."""
     family, tensors = source.family, source.tensors
+    _check_head(head, family)
     embedder = source.sentence is not None and head is None  # sentence-transformers builds the base model alone
     asked = head if isinstance(head, str) else family.base if embedder else None
     keys = source.keys if asked is None else {**source.keys, "architectures": [asked]}
@@ -52,6 +54,15 @@ def plan_model(source: Source, head: Head | str | None = None) -> Planned:
     model = _empty(config, source.where)
     plan = plan_reading(family, config, dict(model.named_parameters()), tensors, new_head=head is not None or embedder)
     return Planned(config, model, plan, source.accounts or accounts, tuple(notes))
+
+
+def _check_head(head: Head | str | None, family: Family) -> None:
+    """Raise InputError for what is no head, and no class of the family."""
+    if isinstance(head, str) and head not in family.classes:
+        known = f"one of {', '.join(family.classes)}" if family.classes else "none: its files have one kind of head"
+        raise InputError(f"head={brief(head)} is no class of the family {family.model_type}; choose {known}.")
+    if head is not None and not isinstance(head, str | Head):
+        raise InputError(f"head={brief(head)} is no head; give a class's name, or a head of clearhead.model.config.")
 
 
 def _empty(config: ModelConfig, where: str) -> Encoder | Decoder | EncoderDecoder:

@@ -35,7 +35,7 @@ SHARD = 5_000_000_000
 
 
 @dataclass(frozen=True)
-class Foreign:
+class Original:
     """What a checkpoint said besides: its config and its other files, kept so that an export says it again."""
 
     config: dict[str, Any] = field(default_factory=dict)
@@ -56,7 +56,7 @@ class Pretrained:
     family: str = ""
     name: str = ""
     report: Report = field(default_factory=lambda: Report(family=""))
-    foreign: Foreign = field(default_factory=Foreign)
+    original: Original = field(default_factory=Original)
 
 
 def load(
@@ -79,6 +79,10 @@ def load(
     Raises UnknownModelError, UnknownFamilyError, UnknownKeyError, UnsafeFileError, or CheckpointError for all else
     that is wrong with the files; InputError for a dtype or device that is not had here.
     """
+    if not isinstance(name_or_path, str | Path):
+        raise InputError(f"a model's name is a str or a Path, not of type {type(name_or_path).__name__}.")
+    if revision is not None and not isinstance(revision, str):
+        raise InputError(f"revision is of type {type(revision).__name__}; give a branch, a tag or a commit as a str.")
     source = find(str(name_or_path), revision, pickle=pickle)
     return assemble(source, _dtype(dtype), _device(device), head)
 
@@ -94,7 +98,7 @@ def _device(device: torch.device | str) -> torch.device:
     try:
         torch.empty(0, device=device)
         return torch.device(device)
-    except (RuntimeError, AssertionError, NotImplementedError):
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise InputError(f"device={str(device)!r} is not to be had here; choose 'cpu'.") from None
 
 
@@ -120,7 +124,7 @@ def assemble(
         family=source.exports_as,
         name=source.name,
         report=Report(family=family.model_type, keys=planned.accounts, tensors=plan.accounts, notes=tuple(notes)),
-        foreign=Foreign(
+        original=Original(
             config=source.keys if source.exports_as == family.model_type else {},
             generation=source.generation,
             files=source.sentence.files if source.sentence is not None else {},
@@ -171,21 +175,23 @@ def export(
     Choices that only training looks at (dropout, initialisation) are written where the family has a key for them.
     Raises CheckpointError where no family, or not this one, can say what the model is, naming the choice.
     """
+    target = resolved(folder)
     if not isinstance(what, Pretrained):
         what = Pretrained(what, tokenizer, what.config)
     config, tokenizer = what.model.config, tokenizer if tokenizer is not None else what.tokenizer
-    chosen, keys = _fitting(family or what.family, config, what.foreign.config if family in (None, what.family) else {})
+    chosen, keys = _fitting(
+        family or what.family, config, what.original.config if family in (None, what.family) else {}
+    )
     keys["dtype"] = keys["torch_dtype"] = str(what.model.dtype).removeprefix("torch.")
     tensors = plan_writing(chosen, config, dict(what.model.named_parameters()), prefixed=chosen.prefixes(config.head))
-    target = resolved(Path(folder))
     with new_folder(target, overwrite=overwrite) as work:
         write_json(work / CONFIG, keys)
-        generation = _generation(what.foreign, config)
+        generation = _generation(what.original, config)
         if generation is not None:
             write_json(work / GENERATION, generation)
         write_safetensors(work, tensors, most=max_shard_size)
         if isinstance(config.head, SentenceEmbedding):
-            write_sentence(work, config.head, config.d_last, what.foreign.files)
+            write_sentence(work, config.head, config.d_last, what.original.files)
         if tokenizer is not None:
             before = set(work.iterdir())
             tokenizer.save(work)
@@ -214,14 +220,14 @@ def _few(reasons: Iterable[str]) -> str:
     return " | ".join(list(reasons)[:3])
 
 
-def _generation(foreign: Foreign, config: ModelConfig) -> dict[str, Any] | None:
+def _generation(original: Original, config: ModelConfig) -> dict[str, Any] | None:
     """generation_config.json: the checkpoint's own, without what names code.
 
     Where it has none: the ids of a model that writes, and what an older config.json said of generation, which nobody
     looks for there any more once there is a generation_config.json.
     """
-    if foreign.generation is not None:
-        return {key: value for key, value in foreign.generation.items() if not is_code(key)}
+    if original.generation is not None:
+        return {key: value for key, value in original.generation.items() if not is_code(key)}
     if not isinstance(config.head, LanguageModel):
         return None
     tokens = config.tokens
@@ -232,5 +238,5 @@ def _generation(foreign: Foreign, config: ModelConfig) -> dict[str, Any] | None:
         "eos_token_id": eos,
         "decoder_start_token_id": tokens.decoder_start,
     }
-    older = {key: foreign.config.get(key) for key in GENERATION_KEYS if key not in ("prefix", "task_specific_params")}
+    older = {key: original.config.get(key) for key in GENERATION_KEYS if key not in ("prefix", "task_specific_params")}
     return {key: value for key, value in {**older, **ids}.items() if value is not None and not is_code(key)}

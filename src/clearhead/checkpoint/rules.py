@@ -6,7 +6,7 @@
     Stacked(theirs, ours)              several foreign tensors, numbered by `{piece}`, one of ours
     Copy(theirs, of=…)                 a tied tensor, that some files store a second time
     Fixed(theirs, …)                   a table that the config tells, and that some files store all the same
-    Ignored(pattern, reason)           no part of the model: masks, position ids, heads that we do not read
+    IgnoredTensor(pattern, reason)     no part of the model: masks, position ids, heads that we do not read
 
 The config decides which rows hold: a row whose tensors of ours the model does not have falls away. Every foreign
 tensor is then read, ignored with a reason or refused by name, and every tensor of ours is filled, or the missing named.
@@ -242,7 +242,7 @@ class Fixed:
 
 
 @dataclass(frozen=True)
-class Ignored:
+class IgnoredTensor:
     """Foreign tensors (a name with `{layer}`, or with * at its end) that are no part of the model, and why."""
 
     pattern: str
@@ -261,7 +261,7 @@ class When:
         object.__setattr__(self, "rows", rows)
 
 
-Row = WeightRow | Copy | Fixed | Ignored | When
+Row = WeightRow | Copy | Fixed | IgnoredTensor | When
 
 
 def with_head(head: type[Head], *rows: Row) -> When:
@@ -269,7 +269,7 @@ def with_head(head: type[Head], *rows: Row) -> When:
     return When(lambda config: isinstance(config.head, head), *rows)
 
 
-Plain = WeightRow | Copy | Fixed | Ignored
+Plain = WeightRow | Copy | Fixed | IgnoredTensor
 """A row without a condition."""
 
 

@@ -146,7 +146,7 @@ def _weights(folder: Path, *, pickle: bool) -> Tensors:
         return read_bin(folder, pickle=pickle)
     raise CheckpointError(
         f"{folder} has no {SINGLE}, no {INDEX} and no {BIN}; it holds no weights that we read"
-        + ("." if pickle else "; pickle=True (--pickle) also asks the hub for weights that are a pickle.")
+        + ("." if pickle else "; of a hub id, pickle=True (--pickle) also fetches weights that are a pickle.")
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.report import Account
-from clearhead.checkpoint.rules import PIECE, Copy, Fixed, Ignored, Plain, Row, WeightRow, in_force
+from clearhead.checkpoint.rules import PIECE, Copy, Fixed, IgnoredTensor, Plain, Row, WeightRow, in_force
 from clearhead.errors import CheckpointError, UnknownKeyError
 from clearhead.model.config import ModelConfig
 
@@ -234,7 +234,7 @@ def _ignore(
     fates: dict[str, Account],
 ) -> None:
     """Account for what the table ignores, and for the old head's tensors where the head is another."""
-    patterns = [(_pattern(row.pattern), row.reason) for row in rows if isinstance(row, Ignored)]
+    patterns = [(_pattern(row.pattern), row.reason) for row in rows if isinstance(row, IgnoredTensor)]
     if new_head:
         reason = "it belongs to the checkpoint's own head, and another was asked for"
         patterns += [(_pattern(name), reason) for name in _theirs(family.heads)]
@@ -253,7 +253,7 @@ def _theirs(rows: tuple[Row, ...]) -> Iterator[str]:
         match row:
             case WeightRow() | Copy() | Fixed():
                 yield row.theirs
-            case Ignored():
+            case IgnoredTensor():
                 yield row.pattern
             case _:
                 yield from _theirs(row.rows)

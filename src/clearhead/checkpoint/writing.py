@@ -14,11 +14,11 @@ from typing import Any
 
 import torch
 
-from clearhead.checkpoint.files import DTYPES, INDEX, SINGLE, read_json
+from clearhead.checkpoint.files import INDEX, SAFETENSORS_DTYPES, SINGLE, read_json
 from clearhead.checkpoint.transfer import Outgoing
 from clearhead.errors import CheckpointError
 
-_CODES = {dtype: code for code, (_, dtype) in DTYPES.items() if dtype is not None}
+_CODES = {dtype: code for code, (_, dtype) in SAFETENSORS_DTYPES.items() if dtype is not None}
 _CONFIG = "config.json"
 _OURS = re.compile(
     r"(config|generation_config|tokenizer|tokenizer_config|(target_)?vocab|modules|sentence_bert_config"
@@ -28,14 +28,16 @@ _OURS = re.compile(
 """What a folder may hold to be overwritten: the files that an export writes, by their full names."""
 
 
-def resolved(target: Path) -> Path:
+def resolved(target: str | Path) -> Path:
     """The full path, with ~ and links followed. Raises CheckpointError for one that no folder can have."""
+    if not isinstance(target, str | Path) or not str(target):
+        raise CheckpointError(f"{target!r} names no folder; give its path.")
     try:
-        target = target.expanduser().resolve()
-        os.fsencode(target)
+        found = Path(target).expanduser().resolve()
+        os.fsencode(found)
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{str(target)!r} is no path that can be written to ({error}); name another.") from None
-    return target
+    return found
 
 
 @contextmanager
@@ -160,7 +162,7 @@ def write_safetensors(folder: Path, tensors: Sequence[Outgoing], *, most: int) -
 
 
 def _bytes(tensor: Outgoing) -> int:
-    size = DTYPES[_CODES[tensor.dtype]][0]
+    size = SAFETENSORS_DTYPES[_CODES[tensor.dtype]][0]
     for length in tensor.shape:
         size *= length
     return size
@@ -169,7 +171,7 @@ def _bytes(tensor: Outgoing) -> int:
 def _pieces(tensors: Sequence[Outgoing]) -> Iterator[bytes | memoryview]:
     """A safetensors file, piece by piece: one tensor at a time is in memory."""
     # Wide dtypes first, so that every tensor begins at a multiple of its own width.
-    tensors = sorted(tensors, key=lambda tensor: (-DTYPES[_CODES[tensor.dtype]][0], tensor.name))
+    tensors = sorted(tensors, key=lambda tensor: (-SAFETENSORS_DTYPES[_CODES[tensor.dtype]][0], tensor.name))
     header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     at = 0
     for tensor in tensors:

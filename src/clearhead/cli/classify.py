@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import HeadClass, Pickle, loaded
 
 
 def classify(
@@ -21,12 +21,11 @@ def classify(
     pair: Annotated[str | None, typer.Option(help="a second text, read together with each")] = None,
     by_token: Annotated[bool, typer.Option("--by-token", help="of tokens: each by itself, not joined")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="write JSON, a line for each text")] = False,
+    head: HeadClass = None,
     pickle: Pickle = False,
 ) -> None:
     """Label each TEXT with MODEL, a classifier: the text as a whole, or the names and such that a tagger finds."""
-    import clearhead
-
-    lm = clearhead.load(model, pickle=pickle)
+    lm = loaded(model, head=head, pickle=pickle)
     found = [lm.classify(text, pair, aggregation="none" if by_token else "simple") for text in texts]
     if as_json:
         for text, labels in zip(texts, found, strict=True):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import HeadClass, Pickle, loaded
 from clearhead.errors import InputError
 
 if TYPE_CHECKING:
@@ -41,15 +41,14 @@ def embed(
     ] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", metavar="FILE.npy", help="write an array")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="JSON lines on stdout, as without --output")] = False,
+    head: HeadClass = None,
     pickle: Pickle = False,
 ) -> None:
     """Give one vector for each TEXT, pooled and normalised as MODEL's files say: JSON lines, or an array in a file."""
     if output is not None:
         _check(output)
 
-    import clearhead
-
-    lm = clearhead.load(model, pickle=pickle)
+    lm = loaded(model, head=head, pickle=pickle)
     vectors = lm.embed(texts, pooling=pooling.value if pooling is not None else None, normalise=normalise).float().cpu()
     if output is not None:
         _write(output, vectors.numpy())

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from clearhead.cli.options import Pickle
 from clearhead.serve.opening import DEFAULT_TEXT
 
 
@@ -15,8 +16,9 @@ def explore(
     host: Annotated[str, typer.Option(help="where to listen; the default is this machine alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free one")] = 8000,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the browser")] = True,
+    pickle: Pickle = False,
 ) -> None:
     """Type a text in the browser and see what every attention head of MODEL reads in it. Ctrl-C ends it."""
     from clearhead.serve import serve
 
-    serve(model, text=text, host=host, port=port, open_browser=browser)
+    serve(model, text=text, host=host, port=port, open_browser=browser, pickle=pickle)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -12,7 +11,7 @@ from clearhead.cli.options import Pickle
 
 def export(
     model: Annotated[str, typer.Argument(help="a folder, a hub id, or an embedded name", show_default=False)],
-    folder: Annotated[Path, typer.Argument(help="where to write", show_default=False)],
+    folder: Annotated[str, typer.Argument(help="where to write", show_default=False)],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace what is there")] = False,
     pickle: Pickle = False,
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import HeadClass, Pickle, loaded
 
 
 def fill(
@@ -20,12 +20,11 @@ def fill(
     model: Annotated[str, typer.Option("--model", "-m", help="a folder or a hub id", show_default=False)],
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="how many candidates for each gap")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="write JSON, a line for each text")] = False,
+    head: HeadClass = None,
     pickle: Pickle = False,
 ) -> None:
     """List what MODEL, a masked language model, would put where TEXT has its mask token, [MASK] or <mask>."""
-    import clearhead
-
-    lm = clearhead.load(model, pickle=pickle)
+    lm = loaded(model, head=head, pickle=pickle)
     found = [lm.fill(text, top_k=top) for text in texts]
     if as_json:
         for text, candidates in zip(texts, found, strict=True):

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import HeadClass, Pickle, loaded
 
 
 def generate(
@@ -30,10 +30,12 @@ def generate(
     no_repeat_ngram_size: Annotated[
         int | None, typer.Option(min=0, help="no run of so many tokens comes twice")
     ] = None,
-    target_language: Annotated[
-        str | None, typer.Option(help="what to translate into, as the tokenizer names it")
+    source_language: Annotated[
+        str | None, typer.Option(help="what the prompts are in, as the tokenizer of a translator names it")
     ] = None,
+    target_language: Annotated[str | None, typer.Option(help="what to translate into, likewise")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="write JSON, a line for each prompt")] = False,
+    head: HeadClass = None,
     pickle: Pickle = False,
 ) -> None:
     """Continue each PROMPT with a model that writes, or translate or sum it up, as the model does.
@@ -41,12 +43,11 @@ def generate(
     A decoder's prompt is repeated before the model's words. What is not said is as the checkpoint says; without a word
     of it, the likeliest token each time, at most 50.
     """
-    given = {name: value for name, value in locals().items() if name not in ("prompts", "model", "as_json", "pickle")}
-    asked = {name: value for name, value in given.items() if value is not None}
+    asked = {name: value for name, value in locals().items() if value is not None}
+    for name in ("prompts", "model", "as_json", "head", "pickle"):
+        asked.pop(name, None)
 
-    import clearhead
-
-    lm = clearhead.load(model, pickle=pickle)
+    lm = loaded(model, head=head, pickle=pickle)
     if as_json:
         for prompt, text in zip(prompts, lm.generate(prompts, **asked), strict=True):
             print(json.dumps({"prompt": prompt, "text": text}, ensure_ascii=False))

@@ -1,9 +1,29 @@
-"""Options that several commands take."""
+"""Options that several commands take, and how a model is loaded by them."""
 
 from __future__ import annotations
 
-from typing import Annotated
+import sys
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+if TYPE_CHECKING:
+    from clearhead.api import Loaded
+
 Pickle = Annotated[bool, typer.Option("--pickle", help="read PyTorch's own files, too, which are pickles")]
+
+HeadClass = Annotated[
+    str | None,
+    typer.Option("--head", metavar="CLASS", help="load it as another class of its family, such as BertForMaskedLM"),
+]
+
+
+def loaded(model: str, *, head: str | None, pickle: bool) -> Loaded:
+    """The model; of one that is loaded as another class, what came of it is said on stderr: a head may be new."""
+    import clearhead
+
+    lm = clearhead.load(model, head=head, pickle=pickle)
+    if head is not None:
+        for note in lm.pretrained.report.notes:
+            print(f"note: {note}", file=sys.stderr)
+    return lm

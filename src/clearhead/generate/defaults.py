@@ -108,7 +108,21 @@ def notes(generation: Mapping[str, Any] | None, config: Mapping[str, Any]) -> tu
         found = [key for key, nothing in table.items() if keys.get(key) not in (None, nothing, {}, [])]
         if found:
             said.append(f"{where} asks for {', '.join(found)}, which is not applied: {end}")
+    phrases = _phrases(config)
+    if phrases:
+        few = ", ".join(phrases[:3]) + (" …" if len(phrases) > 3 else "")
+        said.append(
+            f"config.json puts {few} before a prompt, by its task; nothing is put before yours: write it yourself"
+        )
     return tuple(said)
+
+
+def _phrases(config: Mapping[str, Any]) -> list[str]:
+    """What a config would have put before prompts: T5's "translate English to German: " and such."""
+    tasks = config.get("task_specific_params")
+    tasks = [task for task in tasks.values() if isinstance(task, dict)] if isinstance(tasks, dict) else []
+    found = [says.get("prefix") for says in (config, *tasks)]
+    return list(dict.fromkeys(repr(one[:80]) for one in found if isinstance(one, str) and one.strip()))
 
 
 def _source(generation: Mapping[str, Any] | None, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 from typing import Any, Literal
 
 from clearhead.errors import ConfigError
-from clearhead.model.config.checks import LARGEST, check_counts, check_numbers
+from clearhead.model.config.checks import LARGEST, brief, check_counts, check_numbers
 
 COLDEST = 1e-6
 """A temperature above 0 is at least this: logits are divided by it, and must stay finite."""
@@ -86,6 +86,9 @@ class GenerationSettings:
     decoder_start: int | None = None
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if getattr(self, field.name) is None and field.default is not None:
+                raise ConfigError(f"GenerationSettings.{field.name}=None is no value; leave it out, or give one.")
         check_counts(self, "max_new_tokens", "min_new_tokens", "min_length", at_least=0)
         check_counts(self, "no_repeat_ngram_size", "encoder_no_repeat_ngram_size", at_least=0)
         check_counts(self, "max_length", "default_new_tokens", "top_k")
@@ -95,6 +98,9 @@ class GenerationSettings:
         check_numbers(self, "temperature", inclusive=True)
         check_numbers(self, "top_p", "min_p", "repetition_penalty")
         check_numbers(self, "length_penalty", above=-STEEPEST, inclusive=True)
+        for name in ("temperature", "top_p", "min_p", "repetition_penalty", "length_penalty"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, float(getattr(self, name)))  # torch takes no whole number past 2**64
         for name in ("suppress_tokens", "begin_suppress_tokens", "forced_eos_token_id", "eos"):
             object.__setattr__(self, name, _ids(name, getattr(self, name)))
         object.__setattr__(self, "bad_words_ids", _runs(self.bad_words_ids))
@@ -114,21 +120,20 @@ class GenerationSettings:
         for name in ("top_p", "min_p"):
             value = getattr(self, name)
             if value is not None and value > 1:
-                raise ConfigError(f"GenerationSettings.{name}={value} is no probability; choose 0 < {name} ≤ 1.")
+                raise ConfigError(f"GenerationSettings.{name}={brief(value)} is no probability; choose 0 < {name} ≤ 1.")
 
     def _check_beams(self) -> None:
         if self.length_penalty > STEEPEST:
-            raise ConfigError(
-                f"GenerationSettings.length_penalty={self.length_penalty} is too large; choose at most {STEEPEST}."
-            )
+            penalty = brief(self.length_penalty)
+            raise ConfigError(f"GenerationSettings.length_penalty={penalty} is too large; choose at most {STEEPEST}.")
         if not isinstance(self.early_stopping, bool) and self.early_stopping != "never":
             raise ConfigError(
-                f"GenerationSettings.early_stopping={self.early_stopping!r} is not a choice; "
+                f"GenerationSettings.early_stopping={brief(self.early_stopping)} is not a choice; "
                 "choose True, False or 'never'."
             )
         if self.num_beams > 1 and not self.greedy:
             raise ConfigError(
-                f"beam search takes the likeliest and draws nothing; leave temperature={self.temperature} out, "
+                f"beam search takes the likeliest and draws nothing; leave temperature={brief(self.temperature)} out, "
                 f"or num_beams={self.num_beams}."
             )
         if self.num_return_sequences > self.num_beams:
@@ -182,14 +187,13 @@ def _ids(name: str, value: object) -> tuple[int, ...] | None:
         return None
     ids = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
     if not all(isinstance(one, int) and not isinstance(one, bool) and abs(one) <= LARGEST for one in ids):
-        said = repr(value)[:60]
-        raise ConfigError(f"GenerationSettings.{name}={said} is no id and no list of ids; give whole numbers.")
+        raise ConfigError(f"GenerationSettings.{name}={brief(value)} is no id and no list of ids; give whole numbers.")
     return ids
 
 
 def _runs(value: object) -> tuple[tuple[int, ...], ...]:
     if not isinstance(value, Sequence) or isinstance(value, str):
-        raise ConfigError(f"bad_words_ids={value!r} is no list of lists of ids; write [[5], [7, 2]].")
+        raise ConfigError(f"bad_words_ids={brief(value)} is no list of lists of ids; write [[5], [7, 2]].")
     runs = tuple(_ids("bad_words_ids", run) if isinstance(run, Sequence) else None for run in value)
     if not all(runs):
         raise ConfigError("bad_words_ids holds what is no list of ids, or an empty one; write [[5], [7, 2]].")
@@ -197,4 +201,5 @@ def _runs(value: object) -> tuple[tuple[int, ...], ...]:
 
 
 def _shown(ids: Sequence[int]) -> str:
-    return str(ids[0]) if len(ids) == 1 else str(list(ids))
+    few = ", ".join(map(str, ids[:5])) + (", …" if len(ids) > 5 else "")
+    return few if len(ids) == 1 else f"[{few}]"

@@ -16,7 +16,7 @@ def encoded(backend: Backend, text: Any, pair: Any, special: bool, *, quick: boo
     """The backend's own encoding; `quick`: the same ids, without the offsets. Raises `TokenizerError`."""
     for name, given in (("text", text), ("pair", pair)):
         if not isinstance(given, str) and (given is not None or name == "text"):
-            raise TokenizerError(f"the {name} is a {type(given).__name__}; give a str")
+            raise TokenizerError(f"the {name} is of type {type(given).__name__}; give a str")
     try:
         with translated("the text cannot be encoded"):
             if quick:

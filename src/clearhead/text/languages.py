@@ -32,13 +32,13 @@ class Languages:
 
     def token(self, code: str | None) -> str:
         """The token of a language, by its code or by the token itself. Raises `TokenizerError` for another."""
-        if code is not None and code in self.tokens:
+        if isinstance(code, str) and code in self.tokens:
             return self.tokens[code]
-        if code is not None and code in self.tokens.values():
+        if isinstance(code, str) and code in self.tokens.values():
             return code
         if not self.tokens:
             raise TokenizerError(
-                f"this tokenizer has no languages, and so no {code!r}; it is no translator's of several"
+                f"this tokenizer has no languages, and so no {code!r}; leave source_language and target_language out"
             )
         words = [*self.tokens, *(known.partition("_")[0] for known in self.tokens)]
         near = get_close_matches(str(code), words, n=3, cutoff=0.6)

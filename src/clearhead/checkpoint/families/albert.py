@@ -19,8 +19,7 @@ from clearhead.checkpoint.encoders import (
     tied_decoder,
 )
 from clearhead.checkpoint.family import Family
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
-from clearhead.checkpoint.rules import both, with_head
+from clearhead.checkpoint.rules import IgnoredTensor, both, with_head
 from clearhead.model import presets
 from clearhead.model.config import SequenceClassification, StackConfig, TokenClassification
 

@@ -20,8 +20,7 @@ from clearhead.checkpoint.encoders import (
 )
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.heads_rule import UNNAMED, Architecture
-from clearhead.checkpoint.rules import Copy, both, with_head
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import Copy, IgnoredTensor, both, with_head
 from clearhead.model import presets
 from clearhead.model.config import SequenceClassification, TokenClassification
 

@@ -20,8 +20,7 @@ from clearhead.checkpoint.config_rules import Convert, Foreign, Ignored, Only, V
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.places import Places, get
 from clearhead.checkpoint.rotary import ORIGINAL, Rope
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
-from clearhead.checkpoint.rules import Same, When, both
+from clearhead.checkpoint.rules import IgnoredTensor, Same, When, both
 from clearhead.errors import CheckpointError
 from clearhead.model import presets
 from clearhead.model.config import ALiBi, ModelConfig, Parallel, Rotary, Sequential

@@ -9,8 +9,7 @@ from clearhead.checkpoint.config_rules import Convert, Foreign, Ignored, choice,
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.heads_rule import UNNAMED, Architecture, Heads
 from clearhead.checkpoint.places import Places, get
-from clearhead.checkpoint.rules import Copy, Same, Split, Transposed, both, with_head
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import Copy, IgnoredTensor, Same, Split, Transposed, both, with_head
 from clearhead.errors import CheckpointError
 from clearhead.model import presets
 from clearhead.model.config import LanguageModel, ModelConfig, SequenceClassification, TokenClassification

@@ -17,8 +17,7 @@ from clearhead.checkpoint.common import (
 from clearhead.checkpoint.config_rules import Ignored, Value, flag, number, whole
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.rotary import Rope
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
-from clearhead.checkpoint.rules import Same, both
+from clearhead.checkpoint.rules import IgnoredTensor, Same, both
 from clearhead.model import presets
 from clearhead.model.config import Parallel, Rotary, Sequential
 

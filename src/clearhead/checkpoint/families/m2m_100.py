@@ -17,7 +17,7 @@ from clearhead.checkpoint.common import special_tokens
 from clearhead.checkpoint.config_rules import Convert, Foreign
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.places import Places
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import IgnoredTensor
 from clearhead.model.config import ModelConfig, Sinusoidal
 
 TEMPLATE = pair_template(Sinusoidal(layout="halves", offset=2, endpoint=True), norms="before")

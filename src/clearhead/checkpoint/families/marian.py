@@ -18,8 +18,7 @@ from clearhead.checkpoint.common import special_tokens
 from clearhead.checkpoint.config_rules import Convert, Foreign
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.places import Places
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
-from clearhead.checkpoint.rules import When
+from clearhead.checkpoint.rules import IgnoredTensor, When
 from clearhead.model.config import ModelConfig, Sinusoidal
 
 TEMPLATE = pair_template(Sinusoidal(layout="halves"), norms="after")

@@ -19,8 +19,7 @@ from clearhead.checkpoint.common import (
 from clearhead.checkpoint.config_rules import Convert, Foreign, Ignored, Only, choice, flag, number, whole
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.places import Places, get
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
-from clearhead.checkpoint.rules import Same, both
+from clearhead.checkpoint.rules import IgnoredTensor, Same, both
 from clearhead.model import presets
 from clearhead.model.config import Learned, ModelConfig
 

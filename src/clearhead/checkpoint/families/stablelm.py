@@ -16,7 +16,7 @@ from clearhead.checkpoint.common import (
     special_tokens,
     with_decoder,
 )
-from clearhead.checkpoint.config_rules import Foreign, Value, flag, number
+from clearhead.checkpoint.config_rules import Foreign, Only, Value, flag, number
 from clearhead.checkpoint.family import Family
 from clearhead.checkpoint.rotary import Rope
 from clearhead.checkpoint.rules import Same, Stacked, both
@@ -54,6 +54,7 @@ STABLELM = Family(
         flag("use_qkv_bias", *(f"decoder.attention.bias.{name}" for name in "qkv"), default=False),
         Value(("qk_layernorm",), ("decoder.attention.qk_norm",), _read_qk_norm, lambda norm: norm is not None),
         Value(("use_parallel_residual",), ("decoder.residual",), _read_residual, lambda one: isinstance(one, Parallel)),
+        Only("norm_eps", (EPS, None), "layer_norm_eps is what transformers reads, and this would have been another"),
         number("hidden_dropout", "decoder.dropout", default=0.0),
         *special_tokens(bos=0, eos=0),
         decoder_classes("StableLm", tied=False, dropout_keys=("classifier_dropout", "hidden_dropout")),

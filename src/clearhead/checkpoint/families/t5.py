@@ -8,8 +8,7 @@ from __future__ import annotations
 from clearhead.checkpoint.common import special_tokens
 from clearhead.checkpoint.config_rules import Only, number, whole
 from clearhead.checkpoint.family import Family
-from clearhead.checkpoint.rules import Copy, Row, Same, When, both, with_head
-from clearhead.checkpoint.rules import Ignored as IgnoredTensor
+from clearhead.checkpoint.rules import Copy, IgnoredTensor, Row, Same, When, both, with_head
 from clearhead.checkpoint.t5_like import (
     T5_BUCKETS,
     T5_HALF,
