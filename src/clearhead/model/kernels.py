@@ -37,13 +37,14 @@ class Scoring:
     """How q and k become scores: cap(q·k·scale) + bias, −∞ where the mask forbids; sinks join the softmax.
 
     scale: usually 1/√D. softcap: c·tanh(s/c), before bias and mask. sinks: a logit per head that takes weight and
-    gives no value.
+    gives no value. bias_dtype: the precision that the bias is rounded to before it is added; None leaves it as it is.
     """
 
     scale: float
     mask: Mask = field(default_factory=Mask)
     softcap: float | None = None
     sinks: Float[Tensor, " H"] | None = None
+    bias_dtype: torch.dtype | None = None
 
     def of(self, batch: int, head: int) -> Scoring:
         """The scoring of one text and one head."""
@@ -73,7 +74,7 @@ class Scoring:
             scores = self.softcap * torch.tanh(scores / self.softcap)
         bias = self.mask.bias(rows, cols)
         if bias is not None:
-            scores = scores + bias.to(wide)
+            scores = scores + bias.to(self.bias_dtype or wide).to(wide)
         allowed = self.mask.allowed(rows, cols)
         return scores if allowed is None else scores.masked_fill(~allowed, -math.inf)
 
@@ -194,6 +195,20 @@ def fused_with_lse(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) 
     return torch.cat(outs, dim=2), torch.cat(lses, dim=2)
 
 
+def kernel_name(q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) -> str:
+    """In words, the kernel that makes `fused_with_lse`'s output for these."""
+    op = _lse_op(q, v, scoring)
+    if scoring.softcap is not None or scoring.sinks is not None or (op is None and not dropout):
+        return "blockwise online softmax"
+    if dropout:
+        return "scaled_dot_product_attention, with dropout"
+    if op is _flash_cpu:
+        return "fused flash attention (CPU)"
+    rows = range(q.shape[2])
+    whole = scoring.mask.is_open(rows, k.shape[2]) or scoring.mask.is_causal(rows, k.shape[2])
+    return f"fused {'flash' if whole and _takes_flash(q) else 'memory-efficient'} attention (CUDA)"
+
+
 @runtime_checkable
 class _LseOp(Protocol):
     def __call__(
@@ -227,8 +242,7 @@ def _flash_cuda(
     """The flash op where it can (half precision, no mask, Ampere or later, heads to 256), else the efficient one."""
     width = q.shape[-1]
     q, k, v = (F.pad(x, (0, -width % 8)) for x in (q, k, v))  # zeros score nothing; SDPA itself pads as much
-    half = q.dtype in (torch.float16, torch.bfloat16)
-    if tile is None and half and q.shape[-1] <= 256 and torch.cuda.get_device_capability(q.device) >= (8, 0):
+    if tile is None and _takes_flash(q):
         result = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v, 0.0, causal, False, scale=scale)
         return result[0][..., :width], _clean(result[1])
     groups = q.shape[1] // k.shape[1]
@@ -240,6 +254,11 @@ def _flash_cuda(
     result = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, tile, True, 0.0, causal, scale=scale)
     out = result[0] if tile is None else torch.nan_to_num(result[0], nan=0.0)
     return out[..., :width], _clean(result[1][..., : q.shape[2]])
+
+
+def _takes_flash(q: Tensor) -> bool:
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    return half and q.shape[-1] <= 256 and torch.cuda.get_device_capability(q.device) >= (8, 0)
 
 
 def _clean(lse: Tensor) -> Tensor:
@@ -257,7 +276,7 @@ def _query_blocks(q: Q, k: K, mask: Mask) -> list[range]:
     everything = range(tq)
     if tq == 0 or mask.is_open(everything, tk) or mask.is_causal(everything, tk):
         return [everything]
-    per_row = q.shape[0] * tk * (q.shape[1] if mask.biases else 1)
+    per_row = q.shape[0] * tk * (q.shape[1] if mask.per_head else 1)
     step = max(1, min(tq, MASK_CELLS // max(1, per_row)))
     return [range(start, min(tq, start + step)) for start in range(0, tq, step)]
 

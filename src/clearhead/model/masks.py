@@ -44,6 +44,11 @@ class Rule(ABC):
         """True if it is known, without looking, that queries first…last may read all `keys` keys."""
         return False
 
+    @property
+    def per_head(self) -> bool:
+        """True where the tiles of `allows` have a head axis: kernels then write smaller ones."""
+        return False
+
 
 @dataclass(frozen=True)
 class Causal(Rule):
@@ -140,6 +145,10 @@ class Table(Rule):
 
     def kept(self) -> Table:
         return Table(self.allowed.clone())
+
+    @property
+    def per_head(self) -> bool:
+        return self.allowed.shape[1] > 1
 
 
 class Bias(ABC):
@@ -361,6 +370,11 @@ class Mask:
         windows_reach_back = all(isinstance(r, Causal) or (isinstance(r, Window) and r.size > last) for r in others)
         has_causal = any(isinstance(rule, Causal) for rule in others)
         return not self.biases and has_causal and windows_reach_back and first == 0 and last == keys - 1
+
+    @property
+    def per_head(self) -> bool:
+        """True where its tiles have a head axis."""
+        return bool(self.biases) or any(rule.per_head for rule in self.rules)
 
     @property
     def needs_grad(self) -> bool:

@@ -1,0 +1,176 @@
+"""Experiments, in words: what a user asks to be changed, with the text's own words for its tokens.
+
+Each becomes the `with` block of `silencing.py` or `rerun.py` that does it. Several may be asked for at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from clearhead.errors import InputError
+from clearhead.lens.reading import Reading, read
+from clearhead.lens.seen import Kind
+from clearhead.lens.texts import Readable
+from clearhead.lens.whatif.rerun import Outputs, cut, patch, rescore
+from clearhead.lens.whatif.rescoring import Rescoring
+from clearhead.lens.whatif.silencing import How, Means, silence
+
+Heads = Sequence[tuple[int, int]]
+Word = str | int
+"""A word of the text, its n-th occurrence as `word#n`, or a token by its index; see `Look.find`."""
+
+
+class Experiment(ABC):
+    """Something to change while a text is read."""
+
+    @property
+    @abstractmethod
+    def words(self) -> str:
+        """What is changed, in a few words."""
+
+    @abstractmethod
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+        """The `with` block in which it is changed."""
+
+
+@dataclass(frozen=True)
+class Silence(Experiment):
+    """These heads, as (layer, head), say nothing, or ("mean") what they say on average, over the reference texts or,
+    without any, over this one. kind: which attention, in an encoder-decoder."""
+
+    heads: Heads
+    how: Literal["zero", "mean"] = "zero"
+    references: Sequence[str | tuple[str, str]] = ()
+    kind: Kind | None = None
+
+    def __post_init__(self) -> None:
+        if self.how not in ("zero", "mean"):
+            raise InputError(f"how={self.how!r} is not a choice; choose 'zero' or 'mean'.")
+        if self.references and self.how != "mean":
+            raise InputError("reference texts are for how='mean'; leave them out.")
+
+    @property
+    def words(self) -> str:
+        over = f"their mean over {len(self.references)} texts" if self.references else "their mean over this text"
+        return f"silenced: {named(self.heads)} ({'zero' if self.how == 'zero' else over})"
+
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+        return silence(lm.model, self.heads, how=means(lm, reading, self.how, self.references), kind=self.kind)
+
+
+@dataclass(frozen=True)
+class Cut(Experiment):
+    """Word `query` does not read word `key`, in these heads, or in all.
+
+    renormalise: whether the other words share the weight, or keep what they had.
+    """
+
+    query: Word
+    key: Word
+    heads: Heads | None = None
+    kind: Kind | None = None
+    renormalise: bool = True
+
+    @property
+    def words(self) -> str:
+        rest = "" if self.renormalise else ", its weight withheld"
+        return f"cut: {self.query!r} does not read {self.key!r} in {named(self.heads)}{rest}"
+
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+        both = reading.begun is not None
+        queries = reading.find(self.query, target=both and self.kind != "encoder")
+        keys = reading.find(self.key, target=both and self.kind == "decoder")
+        return cut(lm.model, queries, keys, self.heads, kind=self.kind, renormalise=self.renormalise)
+
+
+@dataclass(frozen=True)
+class Delete(Experiment):
+    """No token reads this word, in these heads, or in all; it stays in its place, and the others share its weight."""
+
+    word: Word
+    heads: Heads | None = None
+    kind: Kind | None = None
+
+    @property
+    def words(self) -> str:
+        return f"deleted: nothing reads {self.word!r} in {named(self.heads)}"
+
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+        keys = reading.find(self.word, target=reading.begun is not None and self.kind == "decoder")
+        return cut(lm.model, None, keys, self.heads, kind=self.kind)
+
+
+@dataclass(frozen=True)
+class Rescore(Experiment):
+    """Scores are formed another way, in these heads, or in all: AtTemperature(2.0), WithoutMask(), WithoutScale() …"""
+
+    change: Rescoring
+    heads: Heads | None = None
+    kind: Kind | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{self.change.words} in {named(self.heads)}"
+
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+        return rescore(lm.model, self.change, self.heads, kind=self.kind)
+
+
+@dataclass(frozen=True)
+class Patch(Experiment):
+    """These heads say what they say in another text. at: pairs (here, there) of words, or None for texts of one length.
+
+    A pair's words must have as many tokens as each other.
+    """
+
+    text: str
+    heads: Heads
+    target: str | None = None
+    at: Sequence[tuple[Word, Word]] | None = None
+    kind: Kind | None = None
+
+    @property
+    def words(self) -> str:
+        where = "" if self.at is None else f" at {', '.join(str(here) for here, _ in self.at)}"
+        return f"patched: {named(self.heads)} as in {self.text!r}{where}"
+
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+        other = read(lm, self.text, self.target)
+        given = Outputs.of(lm.model, partial(other.run, lm.model))
+        pairs: list[tuple[int, int]] | None = None if self.at is None else []
+        behind = reading.begun is not None and self.kind != "encoder"
+        for here, there in self.at or ():
+            to, from_ = reading.find(here, target=behind), other.find(there, target=behind)
+            if len(to) != len(from_):
+                raise InputError(
+                    f"{here!r} is {len(to)} tokens and {there!r} is {len(from_)}; give words of as many tokens."
+                )
+            assert pairs is not None
+            pairs += zip(to, from_, strict=True)
+        return patch(lm.model, self.heads, given, at=pairs, kind=self.kind)
+
+
+def named(heads: Heads | None) -> str:
+    """Heads as people write them: 5.11, 3.1."""
+    if heads is None:
+        return "every head"
+    shown = [f"{layer}.{head}" for layer, head in heads[:6]] + (["…"] if len(heads) > 6 else [])
+    return f"head{'s' if len(heads) > 1 else ''} {', '.join(shown)}"
+
+
+def means(
+    lm: Readable, reading: Reading, how: Literal["zero", "mean"], references: Sequence[str | tuple[str, str]]
+) -> How:
+    """What a silenced head says: nothing, or its mean over the references (pairs where there are two) or the text."""
+    if how == "zero":
+        return "zero"
+    if isinstance(references, str):
+        raise InputError("reference texts come as a list; write [text].")
+    texts = [read(lm, *((each,) if isinstance(each, str) else each)) for each in references]
+    runs: list[Callable[[], object]] = [partial(each.run, lm.model) for each in texts or [reading]]
+    return Means.over(lm.model, runs)
