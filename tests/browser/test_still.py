@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from bench.page import a_text, difference, gpt2_like
 from clearhead.lens.look import Look
 from clearhead.serve import still
 from tests.cli.small import MODELS, SENTENCE, load
@@ -45,6 +47,24 @@ def open_still(browser: Any, tmp_path: Path) -> Iterator[Callable[..., tuple[Any
     assert complaints == []
 
 
+@pytest.mark.slow
+def test_of_512_tokens_and_144_heads_every_weight_is_the_lens_s(browser: Any, tmp_path: Path) -> None:
+    """The page of a 12-layer, 12-head model: at most 30 MB, weights within 1e-6, and it says how q and k are kept."""
+    lm = gpt2_like()
+    seen = lm.look(a_text(512))
+    path = tmp_path / "page.html"
+    assert still.write(path, lm, seen, still.Opening("decoder", 11, 0)) <= 30_000_000
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("script[id^=data-]", state="detached", timeout=60_000)
+    assert len(seen.tokens) == 512 and difference(page, seen) <= 1e-6
+    said = page.inner_text("#exact")
+    assert "q and k are rounded here, to steps that move a score by about 2^−2" in said
+    stated = float(re.search(r"further than (\S+) from the exact one", said)[1])  # type: ignore[index]
+    assert stated <= 1e-6
+    page.close()
+
+
 def weights(page: Any, layer: int, head: int, kind: str, rows: int) -> torch.Tensor:
     code = "([l, h, k, n]) => Array.from({length: n}, (_, i) => [...weights(l, h, i, k)])"
     return torch.tensor(page.evaluate(code, [layer, head, kind, rows]))
@@ -60,6 +80,19 @@ def test_every_weight_is_the_lens_s(open_still: Callable[..., tuple[Any, Look]],
                 derived = weights(page, layer, head, kind, len(exact))
                 assert (derived - exact).abs().max() < 2e-6
                 assert torch.equal(derived == 0, exact == 0)
+
+
+@pytest.mark.parametrize("name", ["encoder", "window", "buckets"])
+def test_rounded_numbers_are_read_as_they_are_said_to_be(
+    open_still: Callable[..., tuple[Any, Look]], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(still, "WHOLE", 1e9)  # as if q and k were too large for a page
+    page, seen = open_still(name)
+    assert "to steps that move a score by about 2^−24" in page.inner_text("#exact")
+    for kind in seen.kinds:
+        exact = seen.map(1, 3, kind).dense()
+        derived = weights(page, 1, 3, kind, len(exact))
+        assert (derived - exact).abs().max() < 1e-6 and torch.equal(derived == 0, exact == 0)
 
 
 def test_it_opens_on_the_link_and_shows_its_weight(open_still: Callable[..., tuple[Any, Look]]) -> None:
@@ -120,10 +153,26 @@ def test_kinds_of_an_encoder_decoder(open_still: Callable[..., tuple[Any, Look]]
     assert page.locator("#sentence button").count() == 10
 
 
-@pytest.mark.parametrize("width", [320, 390, 768, 1280, 2000])
+def test_arabic_runs_from_right_to_left(open_still: Callable[..., tuple[Any, Look]]) -> None:
+    page, _ = open_still("encoder", "القطة نامت", viewport={"width": 600, "height": 700})
+    words = page.locator("#sentence button")
+    first, second = words.nth(1).bounding_box(), words.nth(2).bounding_box()
+    assert page.get_attribute("#sentence", "dir") == "rtl" and first["x"] > second["x"]
+    assert [words.nth(n).locator("span").inner_text() for n in (1, 2)] == ["القطة", "نامت"]
+
+
+@pytest.mark.parametrize("width", [320, 360, 390, 768, 1280, 2000])
 def test_no_width_scrolls_sideways(open_still: Callable[..., tuple[Any, Look]], width: int) -> None:
     page, _ = open_still("encoder", SENTENCE * 6, viewport={"width": width, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_the_map_of_a_long_text_has_a_scale_of_its_own(open_still: Callable[..., tuple[Any, Look]]) -> None:
+    page, _ = open_still("alibi", SENTENCE * 40)
+    assert page.locator("#map-legend").is_visible()
+    assert page.locator("#map-legend li").last.inner_text().startswith("≥0.")
+    short, _ = open_still("alibi")
+    assert not short.locator("#map-legend").is_visible()
 
 
 def test_an_evil_text_is_a_text(open_still: Callable[..., tuple[Any, Look]]) -> None:

@@ -7,12 +7,13 @@ from itertools import pairwise
 import pytest
 
 from clearhead.cli import ember, paint
+from clearhead.lens import colours
 from clearhead.lens.look import Look
 from tests.cli.small import load
 
 
 def lightness(hexed: str) -> float:
-    return ember._to_oklab(hexed)[0]
+    return colours.to_oklab(hexed)[0]
 
 
 def test_the_scale_gets_lighter_all_the_way_and_evenly() -> None:
@@ -24,7 +25,7 @@ def test_the_scale_gets_lighter_all_the_way_and_evenly() -> None:
 @pytest.mark.parametrize("n", range(21))
 def test_numbers_can_be_read_on_every_colour(n: int) -> None:
     def luminance(hexed: str) -> float:
-        r, g, b = (ember._linear(int(hexed[i : i + 2], 16) / 255) for i in (1, 3, 5))
+        r, g, b = (colours.linear(int(hexed[i : i + 2], 16) / 255) for i in (1, 3, 5))
         return 0.2126 * r + 0.7152 * g + 0.0722 * b
 
     light, dark = sorted((luminance(ember.colour(n / 20)), luminance(ember.ink(n / 20))), reverse=True)

@@ -130,7 +130,8 @@ def test_numbers_that_are_none_are_null_in_json(client_of: Callable[..., TestCli
     broken = load("decoder")
     torch.nn.init.constant_(next(broken.model.parameters()), float("nan"))
     client = client_of("decoder", load=lambda name: broken)
-    assert set(ask(client, look_at(client), "row", layer=0, head=0, row=2)["weights"]) == {None}
+    weights = ask(client, look_at(client), "row", layer=0, head=0, row=2)["weights"]
+    assert set(weights[:3]) == {None} and set(weights[3:]) <= {0.0}  # what may not be read is 0 whatever else is
 
 
 def test_logits_are_not_kept(client: TestClient) -> None:

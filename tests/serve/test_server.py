@@ -107,3 +107,13 @@ def test_it_serves_until_ctrl_c_and_ends_cleanly() -> None:
         assert explorer.interrupt() == 0
         assert explorer.lines[-1] == "The explorer is closed."
         assert not any("Traceback" in line or "Error" in line for line in explorer.lines), explorer.lines
+
+
+def test_pickles_are_read_only_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, object]] = []
+    monkeypatch.setattr(
+        "clearhead.serve.explorer._from_checkpoint", lambda name, **more: (asked.append(more), load(name))[1]
+    )
+    Explorer(None, "encoder", ()).first_look("a text")
+    Explorer(None, "encoder", (), pickle=True).first_look("a text")
+    assert asked == [{}, {"pickle": True}]

@@ -39,7 +39,7 @@ from clearhead import __version__
 from clearhead.cli.links import Found, LeftOut, best_of_layer, strongest
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
-from clearhead.serve.facts import Readable, kernel_of
+from clearhead.serve.facts import Readable
 
 Write = Callable[[str], object]
 
@@ -98,7 +98,7 @@ def _facts(lm: Readable, seen: Look) -> dict[str, Any]:
             "name": lm.name,
             "device": str(q.device),
             "dtype": str(q.dtype).removeprefix("torch."),
-            "kernel": kernel_of(lm, call),
+            "kernel": call.kernel,
         },
         "text": seen.text,
         "target": seen.target,

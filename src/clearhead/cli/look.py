@@ -1,8 +1,7 @@
-"""clearhead look. What every attention head reads in a text: in the terminal, as one page (--html), or as JSON.
+"""clearhead look. What every attention head reads in a text: in the terminal, as JSON, or as files.
 
-This file reads the arguments and says no to what does not go together; `views.py` draws, `as_json.py` writes JSON, and
-`clearhead.serve.still` writes
-the page.
+This file reads the arguments and says no to what does not go together; `views.py` draws in the terminal, `as_json.py`
+writes JSON, and `files.py` the page, the pictures, the table and the archive.
 """
 
 from __future__ import annotations
@@ -47,22 +46,33 @@ def look(
         bool, typer.Option("--all-links", help="list links to [CLS], to itself and such, too")
     ] = False,
     html: Annotated[Path | None, typer.Option(metavar="FILE", help="write one self-contained page instead")] = None,
+    png: Annotated[Path | None, typer.Option(metavar="FILE", help="write a picture of the head, or of all")] = None,
+    svg: Annotated[Path | None, typer.Option(metavar="FILE", help="the same as SVG, which prints at any size")] = None,
+    parquet: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write each token's --top links in every head as a table")
+    ] = None,
+    npz: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="write q, k and log-sum-exp, from which all can be had back")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="write JSON to stdout instead")] = False,
     pickle: Pickle = False,
 ) -> None:
     """Show what every attention head of MODEL reads in TEXT.
 
     Alone: the strongest links of each layer. With --layer and --head: that head's map. With --ask it animal: all heads,
-    ranked by how much "it" reads "animal" (a word's second occurrence is word#2).
+    ranked by how much "it" reads "animal" (a word's second occurrence is word#2). Files may be written together, and
+    with --json; each is whole or not there.
     """
     if (layer is None) != (head is None):
         raise InputError("--layer and --head go together; give both, or neither for an overview.")
     if ask is not None and layer is not None:
         raise InputError("--ask ranks the heads of all layers; leave --layer and --head out.")
-    if html is not None:
-        from clearhead.serve.still import check_path
+    files = {"html": html, "png": png, "svg": svg, "parquet": parquet, "npz": npz}
+    wanted = {option: path for option, path in files.items() if path is not None}
+    if wanted:
+        from clearhead.cli.files import check
 
-        check_path(html)
+        check(wanted, asked=ask is not None)
 
     import clearhead
 
@@ -71,13 +81,16 @@ def look(
     chosen = _kinds(seen, kind.value if kind is not None else None, several=layer is None and ask is None)
     if layer is not None and head is not None:
         _check_head(seen, chosen[0], layer, head)
-    if html is not None:
-        print(_write_page(html, lm, seen, chosen[0], layer, head, ask), file=sys.stderr if as_json else sys.stdout)
+    if wanted:
+        from clearhead.cli.files import Chosen, write
+
+        for line in write(wanted, lm, seen, Chosen(tuple(chosen), layer, head, ask, top)):
+            print(line, file=sys.stderr if as_json else sys.stdout)
     if as_json:
         from clearhead.cli.as_json import write_json
 
         write_json(sys.stdout.write, lm, seen, chosen, layer=layer, head=head, ask=ask, top=top, all_links=all_links)
-    elif html is None:
+    elif not wanted:
         _draw(lm, seen, chosen, layer, head, ask, top, all_links)
 
 
@@ -101,33 +114,6 @@ def _draw(
         views.one_head(console, lm, seen, kinds[0], layer, head, top or 10, all_links)
     else:
         views.overview(console, lm, seen, kinds, top or 3, all_links)
-
-
-def _write_page(
-    path: Path, lm: Readable, seen: Look, kind: Kind, layer: int | None, head: int | None, ask: tuple[str, str] | None
-) -> str:
-    """Write the page, open on the head asked for, or on the last layer's strongest link; and say so in a line."""
-    from clearhead.cli.links import LeftOut, best_of_layer, strongest
-    from clearhead.serve.still import Opening, write
-
-    layers = seen.n_layers(kind)
-    out = LeftOut.of(seen, kind)
-    if ask is not None:
-        link = seen.ask(*ask, kind=kind)[0]
-        both = seen.target is not None
-        query = seen.find(ask[0], target=both and kind != "encoder")[0]
-        key = seen.find(ask[1], target=both and kind == "decoder")[0]
-        opening = Opening(kind, link.layer, link.head, query, key)
-    elif layer is not None and head is not None:
-        found = strongest(seen.seen.call(layer, kind), [head], out, 1)[head]
-        opening = Opening(kind, layer, head, *((found[0].query, found[0].key) if found else ()))
-    else:
-        found = best_of_layer(seen, kind, layers - 1, out, 1)
-        opening = Opening(kind, *found[0][1:5]) if found else Opening(kind, layers - 1, 0)
-    size = write(path, lm, seen, opening)
-    shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-    shape = f"{layers} layers × {seen.n_heads(kind)} heads"
-    return f"{path}: {len(seen.tokens)} tokens, {shape}, {shown}; open it in any browser."
 
 
 def _kinds(seen: Look, kind: Kind | None, *, several: bool) -> list[Kind]:

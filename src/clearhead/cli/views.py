@@ -10,7 +10,7 @@ from clearhead.cli.links import Found, LeftOut, strongest
 from clearhead.cli.terminal import Terminal
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
-from clearhead.serve.facts import Readable, kernel_of
+from clearhead.serve.facts import Readable
 
 BAR = 20
 
@@ -78,7 +78,7 @@ def heading(lm: Readable, seen: Look) -> Text:
     facts.append(f"{len(seen.tokens)} tokens" + (f" → {len(seen.target_tokens)}" if seen.target is not None else ""))
     call = seen.seen.call(0, seen.kinds[0])
     q = call.tensors[0]
-    facts += [f"{q.device} {str(q.dtype).removeprefix('torch.')}", kernel_of(lm, call)]
+    facts += [f"{q.device} {str(q.dtype).removeprefix('torch.')}", call.kernel]
     return Text(lm.name, "bold").append(" · " + " · ".join(facts), "not bold dim")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 from clearhead.errors import UnknownModelError
@@ -20,10 +21,10 @@ async def _stays() -> bool:
     return False
 
 
-def _from_checkpoint(name: str) -> Readable:
+def _from_checkpoint(name: str, *, pickle: bool = False) -> Readable:
     from clearhead.api import load
 
-    return load(name)
+    return load(name, pickle=pickle)
 
 
 def _embedded() -> Sequence[str]:
@@ -41,11 +42,14 @@ class Explorer:
         model: str = "minilm",
         offered: Sequence[str] | None = None,
         limits: Limits | None = None,
+        *,
+        pickle: bool = False,
     ) -> None:
         self.default = model
         self.offered = tuple(dict.fromkeys((model, *(_embedded() if offered is None else offered))))
         self.limits = limits = limits or Limits()
-        self._load, self._loaded = load or _from_checkpoint, dict[str, Readable]()
+        self._load = load or (partial(_from_checkpoint, pickle=True) if pickle else _from_checkpoint)
+        self._loaded = dict[str, Readable]()
         self.shelf = Shelf(limits.looks, limits.look_bytes)
         self._model_gate = Gate(1, limits.waiting)
         self._weights_gate = Gate(limits.running, limits.deriving)

@@ -7,9 +7,7 @@ from typing import Protocol, runtime_checkable
 from torch import nn
 
 from clearhead.lens.look import Look
-from clearhead.lens.seen import Call, Kind
-from clearhead.model import kernels
-from clearhead.model.attention import Attention
+from clearhead.lens.seen import Kind
 
 
 @runtime_checkable
@@ -25,19 +23,6 @@ class Readable(Protocol):
         ...
 
 
-OPS = {"_flash_cpu": "fused flash attention (CPU)", "_flash_cuda": "fused flash attention (CUDA)"}
-
-
-def kernel_of(lm: Readable, call: Call) -> str:
-    """The kernel that made this call's output, asked of the code that chose it."""
-    plain = {module.kernel for module in lm.model.modules() if isinstance(module, Attention)}
-    if kernels.fused not in plain:
-        return "equation, written out"
-    q = call.tensors[0]
-    op = kernels._lse_op(q, q, call.scoring)  # v is as wide as q in every model of ours
-    return OPS.get(getattr(op, "__name__", ""), "blockwise online softmax")
-
-
 def facts_of(lm: Readable, look: Look) -> dict[str, object]:
     """The JSON that stands for a look: everything but the weights.
 
@@ -48,7 +33,7 @@ def facts_of(lm: Readable, look: Look) -> dict[str, object]:
     q = call.tensors[0]
     facts: dict[str, object] = {
         "model": lm.name,
-        "kernel": kernel_of(lm, call),
+        "kernel": call.kernel,
         "dtype": str(q.dtype).removeprefix("torch."),
         "device": str(q.device),
         "text": look.text,

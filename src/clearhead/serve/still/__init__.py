@@ -8,31 +8,41 @@ forbids it to load anything or to run any script but the one it was written with
 from __future__ import annotations
 
 import base64
+import codecs
 import hashlib
 import html
 import json
-import os
+import math
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import torch
 
 from clearhead.errors import LensError
 from clearhead.lens.look import Look
+from clearhead.lens.outputs import check_path, whole_or_nothing
 from clearhead.lens.seen import Kind
 from clearhead.serve.facts import Readable, facts_of
-from clearhead.serve.still.payload import EXACT, Packed, pack
+from clearhead.serve.still.payload import COARSEST, FINEST, Packed, pack, size
 
-EXACT_BYTES = 26_000_000
-"""So many bytes of q, k and log-sum-exp are kept as they are, a page of 30 MB; of more, 14 bits of a mantissa are."""
+MOST = 30_000_000
+"""A page is at most so large where q and k need not be rounded to fewer than `COARSEST` bits for it."""
 
 LARGEST = 120_000_000
 """A page larger than this no browser opens with pleasure, and it is refused."""
 
-SCRIPTS = ("derive.js", "colour.js", "state.js", "words.js", "heads.js", "map.js", "page.js")
-"""The page's script, in the order in which its parts lean on one another."""
+WHOLE, HALF, ROUNDED = 3.55, 2.2, 2.25
+"""About so many bytes of the page a number of q or k takes: float32, half precision, and rounded to `COARSEST` bits."""
+
+PAGE = 300_000
+"""About so many bytes are the page without them."""
+
+SCRIPTS = ("derive.js", "../page/colour.js", "state.js", "words.js", "heads.js", "map.js", "page.js")
+"""The page's script, in the order in which its parts lean on one another; the colours are the explorer's."""
 
 
 @dataclass(frozen=True)
@@ -46,40 +56,19 @@ class Opening:
     key: int | None = None
 
 
-def check_path(path: Path) -> None:
-    """Raise LensError where no page can be written to `path`, before the model has run for nothing."""
-    folder = path.parent
-    if path.is_dir():
-        raise LensError(f"{path} is a folder; give the page a name in it, e.g. {path / 'look.html'}.")
-    if path.exists() and not path.is_file():
-        raise LensError(f"{path} is no ordinary file; write the page to another.")
-    if not folder.is_dir():
-        raise LensError(f"there is no folder {folder}; make it first, or write the page elsewhere.")
-    if not os.access(folder, os.W_OK):
-        raise LensError(f"the folder {folder} may not be written to; write the page elsewhere.")
-
-
 def write(path: Path, lm: Readable, seen: Look, opening: Opening) -> int:
     """Write the page, all of it or nothing; returns its bytes. Raises LensError where that cannot be."""
-    check_path(path)
+    where = check_path(path, "page", "look.html")
     page = render(lm, seen, opening)
-    with _whole_or_nothing(path) as out:
+    with whole_or_nothing(where) as out:
         out.write(page)
     return len(page)
 
 
 def render(lm: Readable, seen: Look, opening: Opening) -> bytes:
     """The page itself."""
-    kept = seen.seen.nbytes
-    whole = kept <= EXACT_BYTES
-    page_bytes = kept * (1.15 if whole else 0.76)  # deflated, in base64
-    if page_bytes > LARGEST:
-        raise LensError(
-            f"the page would be {page_bytes / 1e6:,.0f} MB, and browsers open at most {LARGEST / 1e6:.0f} well; "
-            "shorten the text, or use clearhead explore, which sends only what is looked at."
-        )
-    packed = pack(seen, EXACT if whole else 14)
-    facts = {**facts_of(lm, seen), **_names(seen), "opening": vars(opening), "error": packed.error}
+    packed = fitted(seen)
+    facts = {**facts_of(lm, seen), **_names(seen), "opening": vars(opening), "bits": packed.bits, "error": packed.error}
     style, script = _read("page.css"), "{\n" + "\n".join(map(_read, SCRIPTS)) + "}\n"
     allowed = f"style-src {_digest(style)}; script-src {_digest(script)}"
     policy = f"default-src 'none'; {allowed}; base-uri 'none'; form-action 'none'"
@@ -88,21 +77,42 @@ def render(lm: Readable, seen: Look, opening: Opening) -> bytes:
         "title": html.escape(_title(seen.text)),
         "style": style,
         "facts": _json(facts),
-        "calls": "\n".join(_calls(packed)),
         "script": script,
     }
-    page = _read("page.html")
-    for name, content in parts.items():
-        before, mark, after = page.partition(f"{{{{{name}}}}}")
-        assert mark, name
-        page = before + content + after
-    return page.encode()
+
+    def filled(template: str) -> bytes:
+        return re.sub(r"\{\{(\w+)\}\}", lambda mark: parts[mark[1]], template).encode("utf-16-le", "replace")
+
+    before, after = _read("page.html").split("{{calls}}")
+    return codecs.BOM_UTF16_LE + filled(before) + b"".join(_calls(packed)) + filled(after)
 
 
-def _calls(packed: Packed) -> Iterator[str]:
+def fitted(seen: Look) -> Packed:
+    """q, k and log-sum-exp as they are where that makes a page of `MOST`, else rounded as little as it takes.
+
+    Raises LensError where the page would be larger than browsers open well, however q and k are rounded.
+    """
+    calls = [seen.seen.call(layer, kind) for kind in seen.kinds for layer in range(seen.n_layers(kind))]
+    q = calls[0].tensors[0]
+    numbers = sum(x.numel() for call in calls for x in call.tensors[:2])
+    if numbers * ROUNDED > LARGEST:
+        raise LensError(
+            f"the page would be {numbers * ROUNDED / 1e6:,.0f} MB, and browsers open at most {LARGEST / 1e6:.0f} well; "
+            "shorten the text, or use clearhead explore, which sends only what is looked at."
+        )
+    if numbers * (WHOLE if q.dtype == torch.float32 else HALF) <= MOST:
+        return pack(seen, None)
+    over = size(seen, FINEST) + PAGE - MOST
+    drop = max(0, math.ceil(over / numbers * 8 * 15 / 16 * 8)) / 8  # an eighth of a bit: a step in eight is coarser
+    return pack(seen, max(COARSEST, FINEST - drop))
+
+
+def _calls(packed: Packed) -> Iterator[bytes]:
     for number, (facts, data) in enumerate(packed.calls):
-        yield f'<script type="application/json" id="call-{number}">{_json(facts)}</script>'
-        yield f'<script type="application/octet-stream" id="data-{number}">{base64.b64encode(data).decode()}</script>'
+        yield f'<script type="application/json" id="call-{number}">{_json(facts)}</script>\n'.encode("utf-16-le")
+        yield f'<script type="application/octet-stream" id="data-{number}">'.encode("utf-16-le")
+        yield data
+        yield "</script>\n".encode("utf-16-le")
 
 
 def _json(value: Any) -> str:
@@ -115,7 +125,9 @@ def _digest(content: str) -> str:
 
 
 def _read(name: str) -> str:
-    return files("clearhead.serve").joinpath("still", name).read_text("utf-8")
+    folder, _, file = name.rpartition("/")
+    text = files("clearhead.serve").joinpath("page" if folder else "still", file).read_text("utf-8")
+    return text.replace("export ", "") if folder else text  # the explorer's is a module
 
 
 def _title(text: str) -> str:
@@ -142,19 +154,3 @@ def _shown(text: str, tokens: list[str], offsets: list[tuple[int, int]]) -> list
         shown.append((own.replace("\n", "↵"), last[0] < last[1] == start < end and not text[start].isspace()))
         last = (start, end)
     return shown
-
-
-@contextmanager
-def _whole_or_nothing(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write to that takes the place of `path` when all is well, and is gone when it is not."""
-    path = path.resolve()
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with sibling.open("xb") as out:
-            yield out
-        os.replace(sibling, path)
-    except OSError as problem:
-        raise LensError(f"{path} cannot be written: {problem.strerror}; write the page elsewhere.") from problem
-    finally:
-        with suppress(OSError):
-            sibling.unlink()

@@ -11,16 +11,18 @@ const RULES = {
 
 /** The q, k and log-sum-exp of all heads of one layer. */
 class Call {
-  constructor(facts, numbers) {
+  constructor(facts, words) {
     Object.assign(this, facts);
-    const { heads, kvHeads, width, rows, cols } = facts;
+    const { heads, kvHeads, width, rows, cols, steps } = facts;
     let at = 0;
-    const take = (count) => numbers.subarray(at, (at += count));
-    this.q = take(heads * rows * width);
-    this.k = take(kvHeads * cols * width);
-    this.lse = take(heads * rows);
+    const take = (count) => words.subarray(at, (at += count));
+    const floats = (count) => new Float32Array(words.buffer, 4 * at, ((at += count), count));
+    this.q = steps ? unfold(take(heads * rows * width), steps[0], rows, width) : floats(heads * rows * width);
+    this.k = steps ? unfold(take(kvHeads * cols * width), steps[1], cols, width) : floats(kvHeads * cols * width);
+    const [high, low] = [floats(heads * rows), floats(heads * rows)];
+    this.lse = Float64Array.from(high, (number, n) => number + low[n]);
     this.span = rows + cols - 1; // one number for each distance from the last query's first key on
-    this.byDistance = facts.distance ? take(heads * this.span) : null;
+    this.byDistance = facts.distance ? floats(heads * this.span) : null;
     this.allowed = facts.rules.map((rule) => RULES[rule.rule](rule));
   }
 
@@ -68,13 +70,37 @@ class Call {
 /** Where block n of `blocks` begins in `size` indices. */
 const edge = (n, size, blocks) => Math.floor((n * size) / blocks);
 
-/** Read call number n out of the page: base64, deflate, four planes of bytes. */
+/** Whole numbers of steps, folded so that both signs begin with zeros, as the numbers they are: (heads, rows, width). */
+function unfold(words, exponents, rows, width) {
+  const steps = exponents.map((exponent) => 2 ** exponent);
+  const numbers = new Float64Array(words.length);
+  for (let head = 0, at = 0; at < words.length; head++) {
+    for (let row = 0; row < rows; row++) {
+      for (let d = head * width; d < (head + 1) * width; d++, at++) {
+        numbers[at] = ((words[at] >>> 1) ^ -(words[at] & 1)) * steps[d];
+      }
+    }
+  }
+  return numbers;
+}
+
+/** The bytes that letters stand for, 15 bits each, U+0100 being 0. */
+function bytesOf(letters, count) {
+  const bytes = new Uint8Array(count); // what the last letter has beyond them is dropped
+  let bits = 0;
+  let have = 0;
+  for (let i = 0, at = 0; i < letters.length; i++) {
+    bits = ((bits & 0xff) << 15) | (letters.charCodeAt(i) - 0x100);
+    for (have += 15; have >= 8; ) bytes[at++] = bits >> (have -= 8);
+  }
+  return bytes;
+}
+
+/** Read call number n out of the page: letters, deflate, four planes of bytes. */
 async function readCall(n) {
   const facts = JSON.parse(document.getElementById(`call-${n}`).textContent);
   const element = document.getElementById(`data-${n}`);
-  const letters = atob(element.textContent);
-  const packed = new Uint8Array(letters.length);
-  for (let i = 0; i < packed.length; i++) packed[i] = letters.charCodeAt(i);
+  const packed = bytesOf(element.textContent, facts.bytes);
   element.remove();
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("deflate"));
   const planes = new Uint8Array(await new Response(stream).arrayBuffer());
@@ -83,5 +109,5 @@ async function readCall(n) {
   for (let i = 0; i < count; i++) {
     words[i] = (planes[i] << 24) | (planes[count + i] << 16) | (planes[2 * count + i] << 8) | planes[3 * count + i];
   }
-  return new Call(facts, new Float32Array(words.buffer));
+  return new Call(facts, words);
 }

@@ -59,11 +59,12 @@ async function paintGrid() {
   }
 }
 
-function paint(canvas, lines) {
-  Object.assign(canvas, { width: lines[0].length, height: lines.length });
-  const image = new ImageData(lines[0].length, lines.length);
-  lines.forEach((line, a) => line.forEach((weight, b) => {
-    if (weight > 0) image.data.set([...colour(weight).rgb, 255], 4 * (a * line.length + b));
-  }));
-  canvas.getContext("2d").putImageData(image, 0, 0);
+/** Lines of weights as a picture on a scale that ends at `full`; exactly 0, which may not be read, is left clear. */
+function paint(canvas, lines, full = 1) {
+  const [height, width] = [lines.length, lines[0].length];
+  Object.assign(canvas, { width, height });
+  const weights = Float64Array.from({ length: height * width }, (_, n) => lines[Math.floor(n / width)][n % width]);
+  const picture = image(weights, height, width, full);
+  weights.forEach((weight, n) => weight > 0 || (picture.data[4 * n + 3] = 0));
+  canvas.getContext("2d").putImageData(picture, 0, 0);
 }

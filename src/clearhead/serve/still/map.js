@@ -1,6 +1,7 @@
-// One head's map. Each row reads the columns; where it has more cells than dots, a dot is the largest of its block.
+// One head's map. Each row reads the columns; where it has more cells than dots, a dot is the largest of its block. In a
+// long text nearly all weights are small: the map's scale then ends where all but a few dots lie below, and has a legend.
 
-const map = { canvas: at("map"), picture: document.createElement("canvas"), cell: 1, left: 0, top: 0, width: 0, height: 0 };
+const map = { canvas: at("map"), picture: document.createElement("canvas"), cell: 1, left: 0, top: 0, width: 0, height: 0, full: 1 };
 
 /** Derive the chosen head's picture, a few milliseconds at a time, then show it. */
 async function drawMap() {
@@ -32,8 +33,18 @@ async function drawMap() {
       began = performance.now();
     }
   }
-  paint(map.picture, lines);
+  map.full = lettered ? 1 : scaleEnd(lines);
+  paint(map.picture, lines, map.full);
+  at("map-legend").hidden = map.full === 1;
+  showLegend(at("map-legend"), map.full);
   showMap();
+}
+
+/** The least of 1, 0.5, 0.2, 0.1 … that no more than one dot in 200 lies above. */
+function scaleEnd(lines) {
+  const dots = Float64Array.from(lines.flatMap((line) => [...line])).sort();
+  const most = dots[Math.floor(0.995 * (dots.length - 1))];
+  return [0.01, 0.02, 0.05, 0.1, 0.2, 0.5].find((end) => most <= end) ?? 1;
 }
 
 const font = (size) => `${size}px ${getComputedStyle(document.body).fontFamily}`;

@@ -70,11 +70,13 @@ function show() {
   if (map.picture.width && map.width) showMap();
 }
 
-function showLegend() {
-  const strip = at("legend").firstChild;
+/** Which colour is which weight, on a scale that ends at `full`. */
+function showLegend(legend = at("legend"), full = 1) {
+  const [strip, marks] = [legend.querySelector("canvas"), legend.querySelector("ol")];
   paint(strip, [Float64Array.from({ length: 256 }, (_, n) => Math.max((n / 255) ** 2, 1e-9))]);
-  at("legend").lastChild.replaceChildren(...TICKS.map((tick) => {
-    const mark = make("li", { textContent: tick });
+  marks.replaceChildren(...TICKS.map((tick) => {
+    const more = tick === 1 && full < 1 ? "≥" : "";
+    const mark = make("li", { textContent: more + Number((tick * full).toPrecision(3)) });
     mark.style.left = `${place(tick) * 100}%`;
     return mark;
   }));
@@ -112,7 +114,9 @@ async function open() {
   at("model").textContent = look.model;
   const { layers, heads } = look.kinds[state.kind];
   at("facts").textContent = `${layers} layers × ${heads} heads · ${look.tokens.length} tokens · ${look.device} ${look.dtype} · ${look.kernel}`;
-  const close = look.error ? ` To keep this page small, q and k are rounded here; no weight is further than ${look.error.toExponential(1)} from the exact one.` : "";
+  const close = look.bits === null
+    ? " q and k are held to the bit."
+    : ` To keep this page small, q and k are rounded here, to steps that move a score by about 2^−${Math.round(look.bits)}: no weight that was compared is further than ${look.error.toExponential(1)} from the exact one.`;
   at("exact").textContent = `Nothing here is a stored table: each weight is derived in this page, when you look, from the q, k and log-sum-exp of the kernel that ran: A = exp(q·k·scale + bias − lse).${close} The page loads nothing from anywhere.`;
   showLegend();
   const numbers = [...document.querySelectorAll("script[id^=call-]")].map((element) => Number(element.id.slice(5)));
@@ -129,8 +133,7 @@ async function open() {
   paintGrid();
 }
 
-dark.addEventListener("change", () => {
-  scale = buildScale(dark.matches ? NIGHT : DAY);
+onTheme(() => {
   showLegend();
   begin();
 });

@@ -1,8 +1,12 @@
 """The payload. What the page needs of each attention call: q, k, log-sum-exp, and how scores are formed, as a rule.
 
-Numbers are float32, their bytes in four planes (all highest bytes first), deflated: the signs and exponents, which are
-alike, shrink, and the rest stays as it is. With `mantissa` below 23 the last bits of q and k are rounded to zero, which
-deflate then takes away; the reader does not change. What that costs is measured and said.
+Where they fit, q and k are float32, to the bit. Where they do not, each is a whole number of steps; a step is a power
+of two for each head and dimension, finer in q where k is large and finer in k where q is large, so that each rounding
+moves the scores by about as much, and all of them together by as little as so many bits allow. What the rounding costs
+is measured and said. The log-sum-exp is worked out anew from what is held, in float64, so that rows sum as they should.
+
+The words of 32 bits go in four planes, all highest bytes first: signs, exponents and leading zeros are alike there, and
+deflate takes them away. The page is UTF-16, in which a letter has room for 15 bits; base64 would be a quarter larger.
 """
 
 from __future__ import annotations
@@ -13,44 +17,156 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import LensError
-from clearhead.lens.attention_map import derive_weights
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Call
-from clearhead.model.masks import BucketBias, Causal, Documents, KeyPadding, Mask, Prefix, Rule, SlopeBias, Window
+from clearhead.model.kernels import Scoring
+from clearhead.model.masks import (
+    NOTHING,
+    BucketBias,
+    Causal,
+    Documents,
+    KeyPadding,
+    Mask,
+    Prefix,
+    Rule,
+    SlopeBias,
+    Window,
+)
 
-EXACT = 23
-"""The bits of a float32 mantissa."""
+FINEST = 24.0
+"""A step of 2⁻²⁴ moves a score by about as much: weights are then some 2e-7 from the exact ones."""
+
+COARSEST = 16.0
 
 ROWS = 128
+
+MEASURED = 512
+"""What rounding costs is measured on so many queries of each call; of a longer text on every n-th."""
 
 
 @dataclass(frozen=True)
 class Packed:
-    """Each call's description and its numbers. `error`: the largest difference from the exact weights."""
+    """Each call's description and its letters. `bits`: the steps are about 2^−bits, None where nothing was rounded.
+    `error`: the largest difference of a weight from the exact one."""
 
     calls: list[tuple[dict[str, Any], bytes]]
+    bits: float | None
     error: float
 
+    @property
+    def nbytes(self) -> int:
+        """How large it is in a page."""
+        return sum(len(letters) for _, letters in self.calls)
 
-def pack(seen: Look, mantissa: int) -> Packed:
+
+def pack(seen: Look, bits: float | None) -> Packed:
     """Every call that was seen. Raises LensError for a mask or bias that is a table: a page holds rules."""
     calls, error = [], 0.0
     for kind in seen.kinds:
         for layer in range(seen.n_layers(kind)):
             call = seen.seen.call(layer, kind)
-            q, k, lse = (x[:1].float() for x in call.tensors)
-            if mantissa < EXACT:
-                q, k = _rounded(q, mantissa), _rounded(k, mantissa)
-                lse, worst = _adjusted(call, q, k)
-                error = max(error, worst)
-            distance = _by_distance(call)
-            arrays = [q, k, lse] if distance is None else [q, k, lse, distance]
-            calls.append((_described(call, distance is not None), _deflate(arrays)))
-    return Packed(calls, error)
+            facts, words, worst = _packed(call, bits)
+            data = _deflate(words)
+            calls.append(({**facts, "bytes": len(data)}, letters(data)))
+            error = max(error, worst)
+    return Packed(calls, bits, error)
+
+
+def size(seen: Look, bits: float) -> int:
+    """About how large `pack` would be, without what rounding costs having been measured."""
+    calls = [seen.seen.call(layer, kind) for kind in seen.kinds for layer in range(seen.n_layers(kind))]
+    rest = sum(8 * call.tensors[2][:1].numel() for call in calls)  # the log-sum-exp, which hardly deflates
+    return (sum(len(_deflate(_held(call, bits).words)) for call in calls) + rest) * 16 // 15
+
+
+@dataclass(frozen=True)
+class _Held:
+    """q and k of a call as the page holds them: their words, the exponents of their steps, and what they then are."""
+
+    words: list[np.ndarray]
+    steps: list[list[int]] | None
+    q: Float[Tensor, "1 H Tq D"]
+    k: Float[Tensor, "1 Hkv Tk D"]
+
+
+def _exact(call: Call) -> tuple[Float[Tensor, "1 H Tq D"], Float[Tensor, "1 Hkv Tk D"]]:
+    """q and k as the lens has them, of the first text."""
+    if len(call.heads) < call.n_heads:
+        raise LensError("a page shows all heads, and some were not kept; look again without heads=….")
+    q, k, lse = call.tensors
+    return q[:1].to(lse.device), k[:1].to(lse.device)
+
+
+def _held(call: Call, bits: float | None) -> _Held:
+    q, k = _exact(call)
+    wide_q, wide_k = q.double(), k.double()
+    if bits is None:
+        return _Held(_words(q.float(), k.float()), None, wide_q, wide_k)
+    q_steps, k_steps = _steps(wide_q, wide_k, call.scoring.scale, bits)
+    whole_q, whole_k = torch.round(wide_q / 2.0**q_steps), torch.round(wide_k / 2.0**k_steps)
+    steps = [q_steps.flatten().tolist(), k_steps.flatten().tolist()]
+    return _Held(_words(_zigzag(whole_q), _zigzag(whole_k)), steps, whole_q * 2.0**q_steps, whole_k * 2.0**k_steps)
+
+
+def _packed(call: Call, bits: float | None) -> tuple[dict[str, Any], list[np.ndarray], float]:
+    """One call's facts, its words of 32 bits, and what rounding cost."""
+    held, distance = _held(call, bits), _by_distance(call)
+    facts = {**_described(call, distance is not None), "steps": held.steps}
+    exact = None if bits is None else tuple(x.double() for x in _exact(call))
+    lse, worst = _log_sum_exp(call, held.q, held.k, exact)
+    high = lse.float()
+    low = (lse - high.double()).float()
+    return facts, [*held.words, *_words(high, low, *([] if distance is None else [distance]))], worst
+
+
+def _steps(
+    q: Float[Tensor, "1 H Tq D"], k: Float[Tensor, "1 Hkv Tk D"], scale: float, bits: float
+) -> tuple[Int[Tensor, "1 H 1 D"], Int[Tensor, "1 Hkv 1 D"]]:
+    """The exponents of the steps: q's so that step · |k| · scale is about 2^−bits, and k's likewise."""
+    groups = q.shape[1] // k.shape[1]
+    size_q, size_k = (x.pow(2).mean(2, keepdim=True).sqrt() for x in (q, k))
+    size_q = size_q.unflatten(1, (-1, groups)).pow(2).mean(2).sqrt()  # the heads that read one key head together
+    size_k = size_k.repeat_interleave(groups, dim=1)
+    steps = []
+    for other, own in ((size_k, q), (size_q, k)):
+        step = torch.log2(2.0**-bits / (other * abs(scale)).clamp(min=1e-30)).round()
+        least = torch.log2(own.abs().amax(2, keepdim=True).clamp(min=1e-30)).ceil() - 29  # a word has 32 bits
+        steps.append(torch.maximum(step, least).clamp(-120, 120).long())
+    return steps[0], steps[1]
+
+
+def _log_sum_exp(
+    call: Call, q: Tensor, k: Tensor, exact: tuple[Tensor, ...] | None
+) -> tuple[Float[Tensor, "1 H Tq"], float]:
+    """Each row's log-sum-exp from what the page holds, and the largest difference from the exact numbers' weights."""
+    rows, cols = call.shape
+    j = torch.arange(cols, device=q.device)
+    scoring = call.scoring
+    lse = torch.zeros(1, q.shape[1], rows, dtype=torch.float64, device=q.device)
+    worst = 0.0
+    every = -(-rows // MEASURED)
+    for low in range(0, rows, ROWS):
+        i = torch.arange(low, min(rows, low + ROWS), device=q.device)
+        scores = scoring.scores(q[:, :, i], k, i, j)
+        lse[:, :, i] = _summed(scores, scoring)
+        if exact is not None:
+            some = i[i % every == 0]
+            ran = scoring.scores(exact[0][:, :, some], exact[1], some, j)
+            ours = torch.exp(scores[:, :, some - low] - lse[:, :, some, None])
+            difference = (ours - torch.exp(ran - _summed(ran, scoring)[..., None])).abs()
+            worst = max(worst, float(difference.max())) if difference.numel() else worst
+    return lse, worst
+
+
+def _summed(scores: Float[Tensor, "1 H q k"], scoring: Scoring) -> Float[Tensor, "1 H q"]:
+    total = scores.logsumexp(-1)
+    if scoring.sinks is not None:
+        total = torch.logaddexp(total, scoring.sinks.double()[None, :, None].expand_as(total))
+    return torch.where(total == -torch.inf, torch.full_like(total, NOTHING), total)
 
 
 def _described(call: Call, distance: bool) -> dict[str, Any]:
@@ -109,32 +225,38 @@ def _by_distance(call: Call) -> Float[Tensor, "H distances"] | None:
     return sum(added[1:], added[0]).expand(call.n_heads, -1)
 
 
-def _rounded(x: Float[Tensor, "*shape"], mantissa: int) -> Float[Tensor, "*shape"]:
-    """To the nearest float with so many bits of mantissa."""
-    drop = EXACT - mantissa
-    bits = x.contiguous().view(torch.int32) + (1 << (drop - 1))
-    return (bits & ~((1 << drop) - 1)).view(torch.float32)
+# ── from numbers to letters ──────────────────────────────────────────────────────────────────────────────────────
 
 
-def _adjusted(
-    call: Call, q: Float[Tensor, "1 H Tq D"], k: Float[Tensor, "1 Hkv Tk D"]
-) -> tuple[Float[Tensor, "1 H Tq"], float]:
-    """The log-sum-exp that lets rounded rows sum to what they did, and the largest difference left in any weight."""
-    lse, worst = call.tensors[2][:1].float().clone(), 0.0
-    cols = torch.arange(call.shape[1], device=q.device)
-    for low in range(0, call.shape[0], ROWS):
-        rows = torch.arange(low, min(call.shape[0], low + ROWS), device=q.device)
-        exact = call.weights(rows, cols)
-        ours = derive_weights(q[:, :, rows], k, lse[:, :, rows], call.scoring, rows, cols)[0]
-        sums = exact.sum(-1)
-        growth = torch.where(sums > 0, ours.sum(-1) / sums, torch.ones_like(sums))
-        lse[0, :, rows] += growth.log()
-        worst = max(worst, float((ours / growth[..., None] - exact).abs().max()))
-    return lse, worst
+def _words(*tensors: Tensor) -> list[np.ndarray]:
+    """Their numbers as words of 32 bits."""
+    return [x.cpu().contiguous().numpy().view(np.uint32) for x in tensors]
 
 
-def _deflate(arrays: list[Tensor]) -> bytes:
-    numbers = np.concatenate([x.cpu().contiguous().numpy().astype("<f4", copy=False).ravel() for x in arrays])
+def _zigzag(whole: Float[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
+    """0, −1, 1, −2, 2 … as 0, 1, 2, 3, 4 …: small numbers of either sign begin with zeros."""
+    n = whole.to(torch.int32)
+    return (n << 1) ^ (n >> 31)
+
+
+def _deflate(words: list[np.ndarray]) -> bytes:
+    numbers = np.concatenate([x.ravel() for x in words]).astype("<u4", copy=False)
     planes = numbers.view(np.uint8).reshape(-1, 4).T[::-1]  # (4, n), the highest bytes first
     packer = zlib.compressobj(6, strategy=zlib.Z_RLE)
     return packer.compress(np.ascontiguousarray(planes).tobytes()) + packer.flush()
+
+
+FIRST_LETTER = 0x100
+"""15 bits are the letters U+0100 … U+80FF: none of them ends a script, none is half of a pair."""
+
+
+def letters(data: bytes) -> bytes:
+    """The bytes, 15 bits a letter, as UTF-16 (little-endian); the last letter is filled up with zeros."""
+    out = bytearray()
+    chunk = 15 * 2**16
+    for low in range(0, len(data), chunk):
+        bits = np.unpackbits(np.frombuffer(data[low : low + chunk], np.uint8))
+        groups = np.pad(bits, (0, -len(bits) % 15)).reshape(-1, 15)
+        values = groups @ (1 << np.arange(14, -1, -1)) + FIRST_LETTER
+        out += values.astype("<u2").tobytes()
+    return bytes(out)

@@ -9,10 +9,7 @@ const make = (tag, properties = {}, ...children) => {
 };
 const calls = new Map(); // "encoder 5" → Call
 const state = { ...look.opening, point: null }; // kind, layer, head; query and key as clicked; point: {query, key} under the pointer
-const dark = matchMedia("(prefers-color-scheme: dark)");
-let scale = buildScale(dark.matches ? NIGHT : DAY);
 
-const colour = (weight) => scale[Math.round(place(weight) * (STEPS - 1))];
 const call = () => calls.get(`${state.kind} ${state.layer}`);
 const sides = () => look.kinds[state.kind].sides;
 const names = (side) => look.names[side].map(([name]) => name);

@@ -4,8 +4,10 @@ const LETTERED = 6; // weights written under words
 
 function fill(element, side, pick) {
   const special = new Set(side === "target" ? look.target_special : look.special);
-  const tokens = look.names[side].map(([name, joined], i) => {
-    const token = make("button", { type: "button", className: "token", tabIndex: -1 }, make("span", { textContent: name }), make("small"));
+  element.dir = rightToLeft(side) ? "rtl" : "ltr";
+  const tokens = look.names[side].map(([name, joined], i, all) => {
+    const text = make("span", { textContent: linked(name, joined, all[i + 1]?.[1]) });
+    const token = make("button", { type: "button", className: "token", tabIndex: -1 }, text, make("small", { dir: "ltr" }));
     token.classList.toggle("special", special.has(i));
     token.classList.toggle("joined", joined);
     token.onclick = () => pick(i);
@@ -19,6 +21,17 @@ function fill(element, side, pick) {
   element.dataset.size = tokens.length <= 40 ? "short" : tokens.length <= 160 ? "middle" : "long";
   element.onpointerleave = () => point(null);
   element.onkeydown = (event) => rove(event, tokens, { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 });
+}
+
+/** A text runs the way its first letter does. */
+function rightToLeft(side) {
+  const letter = look[side].match(/\p{L}/u)?.[0] ?? "";
+  return /[\p{Script=Arabic}\p{Script=Hebrew}\p{Script=Syriac}\p{Script=Thaana}\p{Script=Nko}\p{Script=Adlam}]/u.test(letter);
+}
+
+/** A token with the invisible joiners that make Arabic letters take the shape they have within a word. */
+function linked(name, before, after) {
+  return /\p{Script=Arabic}/u.test(name) ? `${before ? "\u200d" : ""}${name}${after ? "\u200d" : ""}` : name;
 }
 
 function rove(event, items, steps) {
@@ -69,9 +82,8 @@ function showTexts(weights) {
   const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, LETTERED);
   const lettered = new Set(order.filter((j, n) => weights[j] > 0 && (n < 3 || weights[j] >= 0.02)));
   [...at("sentence").children].forEach((token, j) => {
-    const { css, ink } = colour(weights[j]);
-    token.style.background = weights[j] > 0 ? css : "";
-    token.style.color = weights[j] > 0 ? ink : "";
+    token.style.background = weights[j] > 0 ? css(weights[j]) : "";
+    token.style.color = weights[j] > 0 ? ink(weights[j]) : "";
     token.lastChild.textContent = lettered.has(j) ? weights[j].toFixed(2) : "";
     token.classList.toggle("reader", !two && j === reader());
     token.classList.toggle("query", !two && j === state.query && !state.point);
