@@ -1,11 +1,17 @@
 """What does looking cost? A watched forward against a plain one, and against transformers' way to the same weights.
 
-    python -m bench.look            everything (about 20 minutes on 2 cores)
-    python -m bench.look --quick    short texts only
+    python -m bench.look                       everything (about an hour on 2 cores)
+    python -m bench.look --families gpt2       one family's forward passes; nothing is kept
+    python -m bench.look --quick               short texts only, nothing is kept
+    python -m bench.look --cuda                131,072 tokens on the GPU alone; nothing is kept
 
-1. GPT-2 124M with longer positions, random weights, float32: forward under `watch` over plain forward, T 512 to 8,192.
-2. The same forward at T = 4,096 in transformers, eager, `output_attentions=True`: what people do today.
-3. Memory: the peak that watching adds, over the bytes of q, k and log-sum-exp.
+1. Forward under `watch` over plain forward, T 512 to 16,384, random weights, float32: GPT-2 124M with longer positions,
+   a Llama of the same width (rotary, 4 key heads for 12), BERT-base without a head. From T = 4,096 they have four of
+   their twelve layers: what a layer costs does not depend on their number, and the afternoon is only so long.
+2. GPT-2 124M at T = 4,096 in transformers, eager, `output_attentions=True`: what people do today.
+3. Memory: the peak that watching adds, over the bytes of q, k and log-sum-exp, for each family.
+4. Where there is a GPU: a Llama of two layers at 131,072 tokens in bfloat16, watched over plain, and what a look at one
+   head then takes.
 Each memory figure is taken in a process of its own, with an allocator that gives large blocks back at once.
 """
 
@@ -16,6 +22,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,15 +31,37 @@ import torch
 from bench.measure import keep, machine, paired, peak_bytes
 from clearhead.lens.watch import watch
 from clearhead.model import presets
+from clearhead.model.config import ModelConfig
 from clearhead.model.transformer import build
 
-VOCAB = 50_257
+WIDTH, HEADS, VOCAB = 768, 12, 30_000
+LENGTHS = {512: 15, 1024: 11, 2048: 9, 4096: 5, 8192: 5, 16_384: 3}
+"""Pairs of forward passes at each length."""
 
 
-def gpt2(context: int) -> torch.nn.Module:
+def gpt2(context: int, layers: int = 12) -> torch.nn.Module:
     """GPT-2 124M of ours, its position table long enough."""
+    return built(presets.gpt2(context=context, n_layers=layers))
+
+
+def llama(context: int, layers: int = 12) -> torch.nn.Module:
+    """A Llama as wide as GPT-2, with four key heads."""
+    sizes = {"d_model": WIDTH, "d_ff": 2048, "n_heads": HEADS, "n_kv_heads": 4, "n_layers": layers}
+    return built(presets.llama(**sizes, vocab_size=VOCAB, context=context))
+
+
+def bert(context: int, layers: int = 12) -> torch.nn.Module:
+    """BERT-base, which reads both ways, its position table long enough."""
+    return built(presets.bert(context=context, n_layers=layers))
+
+
+def built(config: ModelConfig) -> torch.nn.Module:
+    """The model with random weights, always the same."""
     torch.manual_seed(0)
-    return build(presets.gpt2(context=context)).eval()
+    return build(config).eval()
+
+
+FAMILIES: dict[str, Callable[..., torch.nn.Module]] = {"gpt2": gpt2, "llama": llama, "bert": bert}
 
 
 def text(length: int) -> torch.Tensor:
@@ -73,9 +103,30 @@ def against_eager(length: int, pairs: int) -> dict[str, object]:
     return {**figures, "times_faster": round(1 / float(str(figures["ratio"])), 2)}
 
 
-def memory(length: int) -> dict[str, object]:
+def forwards(family: str, lengths: dict[int, int]) -> list[dict[str, object]]:
+    """Watched over plain, pair by pair, at each length."""
+    found: list[dict[str, object]] = []
+    for long in (False, True):
+        wanted = {length: pairs for length, pairs in lengths.items() if (length >= 4096) == long}
+        if not wanted:
+            continue
+        layers = 4 if long else 12
+        model = FAMILIES[family](max(wanted), layers)
+        for length, pairs in wanted.items():
+            ids = text(length)
+            warmup = 1 if length < 8192 else 0  # the model is warm by then, and the longer texts take their time
+            figures = paired(lambda: watched(model, ids), lambda: plain(model, ids), pairs=pairs, warmup=warmup)  # noqa: B023
+            found.append({"T": length, "layers": layers, **figures})
+            print(
+                f"{family} T={length:>6}: watched {figures['ours_s']} s, plain {figures['peer_s']} s, "
+                f"ratio {figures['ratio']} (from {figures['ratio_range']})"
+            )
+    return found
+
+
+def memory(family: str, length: int) -> dict[str, object]:
     """In this process: the peak of a plain and of a watched forward, and the bytes that watching has to keep."""
-    model, ids = gpt2(length), text(length)
+    model, ids = FAMILIES[family](length), text(length)
     plain(model, ids[:, :64])
     kept: list[int] = []
 
@@ -90,13 +141,66 @@ def memory(length: int) -> dict[str, object]:
     return {"T": length, "plain_peak": base, "extra": extra, "kept": kept[-1], "ratio": round(extra / kept[-1], 3)}
 
 
-def memory_apart(length: int) -> dict[str, object]:
+def memory_apart(family: str, length: int) -> dict[str, object]:
     """`memory` in a fresh process."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "bench.look", "--memory", str(length)]
+    command = [sys.executable, "-m", "bench.look", "--memory", str(length), "--families", family]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return result
+
+
+def on_cuda(length: int = 131_072) -> dict[str, object]:
+    """131,072 tokens on the GPU: watched over plain, the memory it adds, and what a look then takes."""
+    sizes = {"d_model": 1024, "d_ff": 2816, "n_heads": 16, "n_kv_heads": 4, "n_layers": 2}
+    model = built(presets.llama(**sizes, vocab_size=1000, context=length)).to("cuda", torch.bfloat16)
+    ids = (text(length) % 1000).to("cuda")
+    kept: list[Any] = []
+
+    def finished(run: Callable[[torch.nn.Module, torch.Tensor], object]) -> Callable[[], object]:
+        def waiting() -> object:
+            kept[:] = [run(model, ids)]
+            torch.cuda.synchronize()
+            return None
+
+        return waiting
+
+    figures = paired(finished(watched), finished(plain), pairs=5)
+    kept.clear()
+    peaks = []
+    for run in (plain, watched):
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        finished(run)()
+        peaks.append(torch.cuda.max_memory_allocated())
+        if run is plain:
+            kept.clear()
+    seen = kept[0]
+    m = seen.map(1, 5)
+
+    def looked(name: str, look: Callable[[], object]) -> tuple[str, float]:
+        look()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        look()
+        torch.cuda.synchronize()
+        return name, round(1000 * (time.perf_counter() - start), 2)
+
+    looks = {
+        "tile_512_ms": lambda: m[length - 512 :, length - 512 :],
+        "row_ms": lambda: m.row(length - 1),
+        "coarse_overview_512_ms": lambda: next(m.overview(512, 512)),
+        "exact_overview_512_ms": lambda: m.pool(512, 512),
+        "hottest_100_ms": lambda: m.hottest(100),
+    }
+    return {
+        "T": length,
+        **figures,
+        "extra_memory_over_kept": round((peaks[1] - peaks[0]) / seen.nbytes, 3),
+        "kept_bytes": seen.nbytes,
+        **dict(looked(name, look) for name, look in looks.items()),
+        "receipts": str(seen.verify(rows=[0, length // 2, length - 1])),
+    }
 
 
 def main() -> None:
@@ -104,34 +208,40 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="T 512 and 1,024 only, nothing is kept")
     parser.add_argument("--pairs", type=int, help="at most so many pairs at each length")
+    parser.add_argument("--families", nargs="+", choices=FAMILIES, help="these alone, forward passes only")
+    parser.add_argument("--cuda", action="store_true", help="the GPU's figures alone")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        print(json.dumps(memory(args.memory)))
+        print(json.dumps(memory(args.families[0], args.memory)))
         return
     print(machine())
-    lengths = {512: 15, 1024: 11, 2048: 9, 4096: 5, 8192: 3}
-    if args.quick:
-        lengths = {512: 9, 1024: 5}
+    if args.cuda:
+        print(on_cuda() if torch.cuda.is_available() else "this machine has no CUDA device")
+        return
+    lengths = {512: 9, 1024: 5} if args.quick else LENGTHS
     most = args.pairs or max(lengths.values())
     lengths = {length: min(pairs, most) for length, pairs in lengths.items()}
-    forward = []
-    model = gpt2(max(lengths))
-    for length, pairs in lengths.items():
-        ids = text(length)
-        warmup = 1 if length < 4096 else 0  # the model is warm by then, and the longer texts take their time
-        figures = paired(lambda: watched(model, ids), lambda: plain(model, ids), pairs=pairs, warmup=warmup)  # noqa: B023
-        forward.append({"T": length, **figures})
-        print(f"T={length:>6}: watched {figures['ours_s']} s, plain {figures['peer_s']} s, ratio {figures['ratio']}")
-    del model
-    lengths_kept = [512, 4096]
-    apart = [memory_apart(length) for length in lengths_kept]
-    for row in apart:
-        print(f"T={row['T']:>6}: watching adds {row['extra']:,} bytes, {row['ratio']} × q, k and log-sum-exp")
+    forward = {family: forwards(family, lengths) for family in args.families or FAMILIES}
+    if args.families:
+        return
+    apart = {}
+    for family in FAMILIES:
+        apart[family] = [memory_apart(family, length) for length in (512, 4096)]
+        for row in apart[family]:
+            print(
+                f"{family} T={row['T']:>6}: watching adds {row['extra']:,} bytes, {row['ratio']} × q, k and log-sum-exp"
+            )
     eager = against_eager(1024 if args.quick else 4096, pairs=min(5, most))
     print(f"against transformers eager with output_attentions: {eager['times_faster']} × faster ({eager})")
+    found: dict[str, object] = {"forward": forward, "memory": apart, "against_eager_T4096": eager}
+    if torch.cuda.is_available():
+        found["cuda"] = on_cuda()
+        print(found["cuda"])
+    else:
+        print("131,072 tokens are measured on a GPU, and this machine has none")
     if not args.quick:
-        keep("look", {"forward": forward, "memory": apart, "against_eager_T4096": eager})
+        keep("look", found)
 
 
 if __name__ == "__main__":

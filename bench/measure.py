@@ -64,14 +64,15 @@ def peak_bytes(run: Callable[[], object]) -> int:
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    before = _status("VmRSS")
+    before = status_bytes("VmRSS")
     kept = run()
-    peak = _status("VmHWM")
+    peak = status_bytes("VmHWM")
     del kept
     return peak - before
 
 
-def _status(key: str) -> int:
+def status_bytes(key: str) -> int:
+    """One of this process's sizes, in bytes, as Linux tells it: VmRSS, VmHWM, RssAnon …"""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key))
     return int(line.split()[1]) * 1024
 

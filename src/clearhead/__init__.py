@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from clearhead.lens.attention_map import AttentionMap as AttentionMap
     from clearhead.lens.look import look as look
     from clearhead.lens.watch import watch as watch
+    from clearhead.lens.whatif.effect import whatif as whatif
     from clearhead.text.tokenizer import Tokenizer as Tokenizer
 
 __version__ = "0.1.0"
@@ -37,5 +38,6 @@ __getattr__, __dir__ = attach(
         "load": "clearhead.api",
         "look": "clearhead.lens.look",
         "watch": "clearhead.lens.watch",
+        "whatif": "clearhead.lens.whatif.effect",
     },
 )

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clearhead.errors import ClearheadError, InputError, OutsideError, ReleasedError
-from clearhead.lens import attention_map
+from clearhead.lens import derived
 from clearhead.lens.attention_map import AttentionMap
 from clearhead.lens.seen import Call
 from clearhead.model.kernels import Scoring, attention_weights, fused_with_lse
@@ -132,8 +132,8 @@ def test_small_tiles_change_nothing(rows: int, cols: int, monkeypatch: pytest.Mo
     scoring = Scoring(0.3, Mask((Causal(), Window(20))))
     m = Call(q, k, fused_with_lse(q, k, v, scoring)[1], scoring, kind="decoder", layer=0, module="m").map(0)
     before = [m.pool(11, 13), m.pool(11, 13, "mean"), m.row_sums(), m.column_sums()], m.hottest(9)
-    monkeypatch.setattr(attention_map, "ROWS", rows)
-    monkeypatch.setattr(attention_map, "COLS", cols)
+    monkeypatch.setattr(derived, "ROWS", rows)
+    monkeypatch.setattr(derived, "COLS", cols)
     after = [m.pool(11, 13), m.pool(11, 13, "mean"), m.row_sums(), m.column_sums()], m.hottest(9)
     for a, b in zip(before[0], after[0], strict=True):
         torch.testing.assert_close(a, b, atol=1e-6, rtol=0)

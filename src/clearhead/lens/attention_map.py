@@ -10,43 +10,31 @@ Rows, columns, tiles, the strongest links and pooled overviews are worked out in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from clearhead.errors import InputError, OutsideError, ReleasedError
+from clearhead.errors import LensError, OutsideError, ReleasedError
+from clearhead.lens import pooling, receipts, strongest
+from clearhead.lens.derived import col_spans, row_spans
+from clearhead.lens.histogram import Histogram, histogram
+from clearhead.lens.index import index as whole
+from clearhead.lens.pooling import How, Overview
+from clearhead.lens.receipts import Receipt
+from clearhead.lens.softmax import derive_weights as derive_weights
+from clearhead.lens.softmax import exponential, log_weights
+from clearhead.lens.strongest import Cell as Cell
+from clearhead.lens.strongest import TopRows
 from clearhead.model.kernels import Scoring
 
 if TYPE_CHECKING:
     import numpy as np
 
-ROWS, COLS = 256, 2048
-"""The tile that streaming operations work in."""
-
-
-class Cell(NamedTuple):
-    """One weight of a map: query `row` gives `weight` to key `column`."""
-
-    row: int
-    column: int
-    weight: float
-
-
-def derive_weights(
-    q: Float[Tensor, "B H q D"],
-    k: Float[Tensor, "B Hkv k D"],
-    lse: Float[Tensor, "B H q"],
-    scoring: Scoring,
-    rows: Int[Tensor, " q"],
-    cols: Int[Tensor, " k"],
-) -> Float[Tensor, "B H q k"]:
-    """exp(score − lse) of these rows and columns, float32 or better. `q`, `k`, `lse` hold just those."""
-    scores = scoring.scores(q, k, rows, cols)
-    return torch.exp(scores - lse.to(scores.dtype)[..., None])
+ARRAY_CELLS = 2**26
+"""`numpy.asarray`, which is easily called by accident, makes an array of at most so many weights, 8,192²: 268 MB."""
 
 
 class AttentionMap:
@@ -54,6 +42,10 @@ class AttentionMap:
 
     Rows sum to 1 (less with sinks; 0 where a query may read nothing). Indices count from 0 and may be negative;
     one that lies outside raises OutsideError, a released map raises ReleasedError.
+
+    Several threads may read one map at once, and get the same numbers: reading changes nothing (of a rounded map only
+    the log-sum-exp of rows not read before, by every thread to the same). Where another thread releases it, a read that
+    has begun ends whole, or says that it was released; none is ever half right.
     """
 
     def __init__(
@@ -65,10 +57,18 @@ class AttentionMap:
         *,
         name: str = "attention",
         released: Callable[[], bool] = lambda: False,
+        gone: str = "its q, k and log-sum-exp are gone",
+        ran_in: torch.dtype | None = None,
+        settle: Callable[[Int[Tensor, " n"] | None], None] | None = None,
+        v: Float[Tensor, "1 1 Tk Dv"] | None = None,
+        out: Float[Tensor, "1 1 Tq Dv"] | None = None,
     ) -> None:
         self._q, self._k, self._lse, self._scoring = q, k, lse, scoring
-        self._released = released
+        self._released, self._gone, self._settle = released, gone, settle
+        self._v, self._out = v, out
+        self.ran_in: torch.dtype = q.dtype if ran_in is None else ran_in  # the kernel, whatever q and k are kept in
         self.name = name
+        self.words: tuple[Sequence[str], Sequence[str]] | None = None  # the rows' and columns', where a Look knows them
         self.shape: tuple[int, int] = (q.shape[2], k.shape[2])
 
     ndim = 2
@@ -89,6 +89,8 @@ class AttentionMap:
     def lse(self) -> Float[Tensor, "1 1 Tq"]:
         """The log-sum-exp of each query's scores, sinks included."""
         self._check()
+        if self._settle is not None:
+            self._settle(None)
         return self._lse
 
     @property
@@ -98,6 +100,12 @@ class AttentionMap:
 
     def __repr__(self) -> str:
         return f"<AttentionMap {self.name}: {self.shape[0]} queries × {self.shape[1]} keys, derived on demand>"
+
+    def _repr_html_(self) -> str:
+        """A small picture with its caption, for notebooks."""
+        from clearhead.lens.notebook import map_html
+
+        return map_html(self)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -119,6 +127,14 @@ class AttentionMap:
         return tile if keep_rows else tile[0]
 
     def __array__(self, dtype: np.dtype[np.generic] | None = None, copy: bool | None = None) -> np.ndarray:
+        cells = self.shape[0] * self.shape[1]
+        if copy is False:
+            raise ValueError(f"{self.name} stores no array that could be shared; leave copy=False out.")
+        if cells > ARRAY_CELLS:
+            raise LensError(
+                f"{self.name} has {self.shape[0]:,} × {self.shape[1]:,} weights, {cells * 4 / 1e9:.1f} GB as an array; "
+                "take a part, m[a:b, c:d], an overview, m.pool(512, 512), or all of it all the same, m.dense().numpy()."
+            )
         array: np.ndarray = self.dense().cpu().numpy()
         return array if dtype is None else array.astype(dtype)
 
@@ -129,12 +145,34 @@ class AttentionMap:
         self._check()
         for span, axis in ((rows, 0), (cols, 1)):
             if len(span):
-                self._inside(min(span), axis, least=0)
-                self._inside(max(span), axis, least=0)
-        i, j = self._indices(rows), self._indices(cols)
-        q = self._q[:, :, i] if rows.step < 0 else self._q[:, :, rows.start : rows.stop : rows.step]
-        k = self._k[:, :, j] if cols.step < 0 else self._k[:, :, cols.start : cols.stop : cols.step]
-        return derive_weights(q, k, self._lse[:, :, i], self._scoring, i, j)[0, 0]
+                self._inside(span[0], axis, least=0)
+                self._inside(span[-1], axis, least=0)
+        if not len(rows) or not len(cols) or rows.step != 1 or cols.step != 1:
+            return self.at(self._indices(rows), self._indices(cols))
+        reach = self._scoring.mask.reach(rows, self.shape[1])
+        low, high = max(reach.start, cols.start), min(reach.stop, cols.stop)
+        if low == cols.start and high == cols.stop:
+            return exponential(self.logs(rows, cols))
+        tile = torch.zeros(len(rows), len(cols), dtype=self.wide, device=self.device)
+        if low < high:
+            tile[:, low - cols.start : high - cols.start] = exponential(self.logs(rows, range(low, high)))
+        return tile
+
+    def at(self, rows: Int[Tensor, " q"], cols: Int[Tensor, " k"]) -> Float[Tensor, "q k"]:
+        """The weights of these queries and keys, numbered from 0, in any order. The slow twin of `tile`."""
+        q, k, lse = self.given(rows, cols)
+        rows, cols = rows.to(self.device), cols.to(self.device)
+        return derive_weights(q[None, None], k[None, None], lse[None, None], self._scoring, rows, cols)[0, 0]
+
+    def logs(self, rows: Int[Tensor, " q"] | range, cols: Int[Tensor, " k"] | range) -> Float[Tensor, "q k"]:
+        """log A of these queries and keys, −∞ where a query may not read. Ranges count by ones and lie inside."""
+        return log_weights(*self.given(rows, cols), self._scoring, rows, cols)
+
+    def tiles(self) -> Iterator[tuple[range, range, Float[Tensor, "q k"]]]:
+        """Every tile in which something may be read, as (queries, keys, weights). All that streams stands on it."""
+        for rows in row_spans(self):
+            for cols in col_spans(self, rows):
+                yield rows, cols, exponential(self.logs(rows, cols))
 
     def row(self, i: int) -> Float[Tensor, " Tk"]:
         """What query i reads: a weight for each key."""
@@ -154,85 +192,97 @@ class AttentionMap:
 
     def top(self, i: int, k: int = 5) -> list[Cell]:
         """The k keys that query i reads most, strongest first; keys it may not read are left out."""
-        i = self._inside(i, 0)
-        weights, keys = self.row(i).topk(min(_count(k), self.shape[1]))
-        pairs = zip(weights.tolist(), keys.tolist(), strict=True)
-        return [Cell(i, key, weight) for weight, key in pairs if weight > 0]
+        return strongest.strongest_of_row(self, self._inside(i, 0), k)
+
+    def top_rows(self, k: int = 5, rows: range | None = None) -> TopRows:
+        """The same for every query, or for those in `rows`: (n, k) weights and keys; key −1 where none is left."""
+        return strongest.strongest_of_rows(self, k, rows)
 
     def hottest(self, k: int = 10) -> list[Cell]:
         """The k strongest weights of the whole map, strongest first."""
-        best = torch.empty(0, dtype=self._wide, device=self._q.device)
-        where = torch.empty(0, dtype=torch.long, device=self._q.device)
-        for rows, cols, tile in self.tiles():
-            values, flat = tile.flatten().topk(min(_count(k), tile.numel()))
-            cells = (rows.start + flat // len(cols)) * self.shape[1] + cols.start + flat % len(cols)
-            best, where = torch.cat((best, values)), torch.cat((where, cells))
-            best, kept = best.topk(min(k, len(best)))
-            where = where[kept]
-        width = self.shape[1]
-        pairs = zip(where.tolist(), best.tolist(), strict=True)
-        return [Cell(cell // width, cell % width, weight) for cell, weight in pairs if weight > 0]
+        return strongest.hottest(self, k)
 
     def row_sums(self) -> Float[Tensor, " Tq"]:
         """Σ_j A[i, j] for each query: 1, unless a sink takes some of it or the query may read nothing."""
-        sums = torch.zeros(self.shape[0], dtype=self._wide, device=self._q.device)
+        sums = torch.zeros(self.shape[0], dtype=self.wide, device=self.device)
         for rows, _, tile in self.tiles():
             sums[rows.start : rows.stop] += tile.sum(dim=1)
         return sums
 
     def column_sums(self) -> Float[Tensor, " Tk"]:
         """Σ_i A[i, j] for each key: how much attention it receives from all queries."""
-        sums = torch.zeros(self.shape[1], dtype=self._wide, device=self._q.device)
+        sums = torch.zeros(self.shape[1], dtype=self.wide, device=self.device)
         for _, cols, tile in self.tiles():
             sums[cols.start : cols.stop] += tile.sum(dim=0)
         return sums
 
-    def pool(
-        self, height: int = 64, width: int = 64, how: Literal["max", "mean"] = "max"
-    ) -> Float[Tensor, "height width"]:
+    def pool(self, height: int = 64, width: int = 64, how: How = "max") -> Float[Tensor, "height width"]:
         """An overview: cell (a, b) is the max (or mean) of A over its block of queries and keys. Exact.
 
         Block a of n covers indices ⌊a·T/n⌋ … ⌊(a+1)·T/n⌋−1. A map smaller than height×width comes back as it is.
         """
-        if how not in ("max", "mean"):
-            raise InputError(f"pool(how={how!r}) is not a choice; choose 'max' or 'mean'.")
-        height, width = min(_count(height), self.shape[0]), min(_count(width), self.shape[1])
-        row_edges, col_edges = _edges(self.shape[0], height), _edges(self.shape[1], width)
-        result = torch.zeros(height, width, dtype=self._wide, device=self._q.device)
-        for rows, row_bins in _spans(row_edges, ROWS):
-            for cols, col_bins in _spans(col_edges, COLS):
-                if not self._overlaps(rows, cols):
-                    continue
-                tile = _bin(self.tile(rows, cols), cols, col_edges, col_bins, how)
-                tile = _bin(tile.T, rows, row_edges, row_bins, how).T
-                part = result[row_bins.start : row_bins.stop, col_bins.start : col_bins.stop]
-                if how == "max":
-                    torch.maximum(part, tile, out=part)
-                else:
-                    part += tile
-        if how == "mean":
-            sizes = [torch.tensor(edges, device=result.device).diff() for edges in (row_edges, col_edges)]
-            result /= sizes[0][:, None] * sizes[1][None, :]
-        return result
+        return pooling.pool(self, height, width, how)
+
+    def overview(self, height: int = 64, width: int = 64, how: How = "max") -> Iterator[Overview]:
+        """`pool` step by step: a coarse picture at once, the exact one at the end. Stop iterating to stop the work."""
+        return pooling.overview(self, height, width, how)
+
+    def histogram(self, edges: Sequence[float] | Float[Tensor, " edges"] | None = None) -> Histogram:
+        """How many weights lie between each two edges: powers of ten by default, from 1e-12 to 1, three to each."""
+        return histogram(self, edges)
+
+    def verify(self, rows: Sequence[int] | None = None, *, atol: float | None = None) -> Receipt:
+        """Proof that what is shown is what ran: see `lens/receipts.py`. rows: 16 spread over the map by default."""
+        return receipts.verify(self, rows, atol=atol)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
-    def _wide(self) -> torch.dtype:
+    def wide(self) -> torch.dtype:
+        """The precision that weights are worked out in: float32, or float64 where the kernel had that."""
         return torch.float64 if self._q.dtype == torch.float64 else torch.float32
+
+    @property
+    def rounded(self) -> torch.dtype | None:
+        """The precision that q and k were rounded to, to be kept in; None where they are as the kernel had them."""
+        return self._q.dtype if self._settle is not None else None
+
+    @property
+    def device(self) -> torch.device:
+        """Where weights are worked out: where the kernel ran, also when q and k were spilled to a file."""
+        return self._lse.device
+
+    @property
+    def shown(self) -> tuple[Float[Tensor, "Tk Dv"], Float[Tensor, "Tq Dv"]] | None:
+        """v and the output that the kernel gave, where receipts were kept."""
+        self._check()
+        return None if self._v is None or self._out is None else (self._v[0, 0], self._out[0, 0])
+
+    def given(
+        self, rows: Int[Tensor, " q"] | range, cols: Int[Tensor, " k"] | range
+    ) -> tuple[Float[Tensor, "q D"], Float[Tensor, "k D"], Float[Tensor, " q"]]:
+        """q, k and the log-sum-exp of these rows and columns, on the device that works."""
+        self._check()
+        if self._settle is not None and len(rows):
+            self._settle(self._indices(rows) if isinstance(rows, range) else rows)
+        taken = []
+        for x, at in ((self._q[0, 0], rows), (self._k[0, 0], cols), (self._lse[0, 0], rows)):
+            part = x[at.start : at.stop] if isinstance(at, range) else x[at.to(x.device)]
+            taken.append(part.to(self.device))
+        return taken[0], taken[1], taken[2]
 
     def _check(self) -> None:
         if self._released():
-            raise ReleasedError(f"{self.name} was released and its q, k and log-sum-exp are gone; look again.")
+            raise ReleasedError(f"{self.name} was released: {self._gone}; look again.")
 
     def _indices(self, span: range) -> Int[Tensor, " n"]:
         if len(span) == 0:
-            return torch.empty(0, dtype=torch.long, device=self._q.device)
-        return torch.arange(span.start, span.stop, span.step, device=self._q.device)
+            return torch.empty(0, dtype=torch.long, device=self.device)
+        return torch.arange(span.start, span.stop, span.step, device=self.device)
 
     def _inside(self, index: int, axis: int, least: int | None = None) -> int:
         size, word = self.shape[axis], ("query", "key")[axis]
-        if not (-size if least is None else least) <= index < size:
+        if not (-size if least is None else least) <= whole(index, f"a {word}") < size:
             raise OutsideError(f"{word} {index} is outside {self.name}, which has {size}; choose 0…{size - 1}.")
         return index % size
 
@@ -246,57 +296,3 @@ class AttentionMap:
             i = self._inside(index.__index__(), axis)
             return range(i, i + 1), False
         raise OutsideError(f"{self.name} takes whole numbers and slices, not {type(index).__name__}.")
-
-    def _overlaps(self, rows: range, cols: range) -> bool:
-        reach = self._scoring.mask.reach(rows, self.shape[1])
-        return max(reach.start, cols.start) < min(reach.stop, cols.stop)
-
-    def tiles(self) -> Iterator[tuple[range, range, Float[Tensor, "q k"]]]:
-        """Every tile in which something may be read, as (queries, keys, weights). All that streams stands on it."""
-        for start in range(0, self.shape[0], ROWS):
-            rows = range(start, min(self.shape[0], start + ROWS))
-            reach = self._scoring.mask.reach(rows, self.shape[1])
-            for low in range(reach.start, reach.stop, COLS):
-                cols = range(low, min(reach.stop, low + COLS))
-                yield rows, cols, self.tile(rows, cols)
-
-
-def _count(k: int) -> int:
-    if not isinstance(k, int) or k < 1:
-        raise InputError(f"{k!r} was asked for; ask for a whole number, 1 or more.")
-    return k
-
-
-def _edges(size: int, bins: int) -> list[int]:
-    return [a * size // bins for a in range(bins + 1)]
-
-
-def _spans(edges: list[int], most: int) -> Iterator[tuple[range, range]]:
-    """Runs of at most `most` indices, each with its bins: several whole bins, or a piece of a single large one."""
-    a = 0
-    while a < len(edges) - 1:
-        b = a + 1
-        while b < len(edges) - 1 and edges[b + 1] - edges[a] <= most:
-            b += 1
-        for start in range(edges[a], edges[b], most):
-            yield range(start, min(edges[b], start + most)), range(a, b)
-        a = b
-
-
-def _bin(
-    tile: Float[Tensor, "n m"], span: range, edges: list[int], bins: range, how: Literal["max", "mean"]
-) -> Float[Tensor, "n bins"]:
-    """Reduce the last axis, which covers the indices `span`, to its bins: their maxima, or their sums for a mean."""
-    if len(bins) == 1:
-        return tile.amax(-1, keepdim=True) if how == "max" else tile.sum(-1, keepdim=True)
-    local = [edge - span.start for edge in edges[bins.start : bins.stop + 1]]
-    sizes = [b - a for a, b in pairwise(local)]
-    largest = max(sizes)
-    if min(sizes) == largest:
-        blocks = tile.reshape(tile.shape[0], len(sizes), largest)
-        return blocks.amax(-1) if how == "max" else blocks.sum(-1)
-    starts = torch.tensor(local[:-1], device=tile.device)[:, None]
-    steps = torch.arange(largest, device=tile.device)
-    within = steps < torch.tensor(sizes, device=tile.device)[:, None]  # (bins, largest)
-    blocks = tile[:, torch.where(within, starts + steps, starts)]  # a short bin repeats its first cell
-    return blocks.amax(-1) if how == "max" else (blocks * within).sum(-1)

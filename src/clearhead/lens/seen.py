@@ -2,97 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int
-from torch import Tensor
 
-from clearhead.errors import LensError, OutsideError, ReleasedError
-from clearhead.lens.attention_map import AttentionMap, derive_weights
-from clearhead.model.kernels import Scoring
+from clearhead.errors import LensError, OutsideError
+from clearhead.lens.attention_map import AttentionMap
+from clearhead.lens.call import KINDS as KINDS
+from clearhead.lens.call import Call as Call
+from clearhead.lens.call import Kind as Kind
+from clearhead.lens.index import index
+from clearhead.lens.placed import Place
+from clearhead.lens.runs import Arrived, Run
 
-Kind = Literal["encoder", "decoder", "cross"]
-"""Which attention: the encoder's or the decoder's own, or the decoder's reading of the encoder."""
-
-KINDS: tuple[Kind, ...] = ("encoder", "decoder", "cross")
-
-
-class Call:
-    """One call of one layer's attention: q, k and log-sum-exp of all its heads, and how scores were formed."""
-
-    def __init__(
-        self,
-        q: Float[Tensor, "B H Tq D"],
-        k: Float[Tensor, "B Hkv Tk D"],
-        lse: Float[Tensor, "B H Tq"],
-        scoring: Scoring,
-        *,
-        kind: Kind,
-        layer: int,
-        module: str,
-    ) -> None:
-        self.kind, self.layer, self.module = kind, layer, module
-        self.n_heads, self.batch = q.shape[1], q.shape[0]
-        self.shape = (q.shape[2], k.shape[2])
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = (_own(q), _own(k, step=q.shape[2] == 1), lse.detach())
-        self.scoring = scoring.kept()
-
-    @property
-    def tensors(self) -> tuple[Float[Tensor, "B H Tq D"], Float[Tensor, "B Hkv Tk D"], Float[Tensor, "B H Tq"]]:
-        """q, k and the log-sum-exp. Raises ReleasedError once they were given back."""
-        if self._kept is None:
-            raise ReleasedError(f"what layer {self.layer} of the {self.kind} kept was released; look again.")
-        return self._kept
-
-    @property
-    def nbytes(self) -> int:
-        """The bytes of q, k and the log-sum-exp."""
-        return sum(x.numel() * x.element_size() for x in self._kept or ())
-
-    def map(self, head: int, batch: int = 0) -> AttentionMap:
-        """One head's map of one text."""
-        q, k, lse = self.tensors
-        if not 0 <= head < self.n_heads:
-            raise OutsideError(f"head {head} is outside layer {self.layer}; choose 0…{self.n_heads - 1}.")
-        self.check_batch(batch)
-        shared = head // (q.shape[1] // k.shape[1])
-        return AttentionMap(
-            q[batch : batch + 1, head : head + 1],
-            k[batch : batch + 1, shared : shared + 1],
-            lse[batch : batch + 1, head : head + 1],
-            self.scoring.of(batch, head),
-            name=f"{self.kind} layer {self.layer} head {head}",
-            released=lambda: self._kept is None,
-        )
-
-    def check_batch(self, batch: int) -> None:
-        """Raise OutsideError unless the call had a text of this number."""
-        if not 0 <= batch < self.batch:
-            raise OutsideError(f"text {batch} is outside the batch of {self.batch}; choose 0…{self.batch - 1}.")
-
-    def weights(self, rows: Int[Tensor, " q"], cols: Int[Tensor, " k"], batch: int = 0) -> Float[Tensor, "H q k"]:
-        """The weights of these queries and keys, of every head at once."""
-        q, k, lse = (x[batch : batch + 1] for x in self.tensors)
-        rows, cols = rows.to(q.device), cols.to(q.device)
-        weights = derive_weights(q[:, :, rows], k[:, :, cols], lse[:, :, rows], self.scoring, rows, cols)
-        return weights[batch if weights.shape[0] > 1 else 0]
-
-    def release(self) -> None:
-        """Give the tensors back; maps of this call then raise ReleasedError."""
-        self._kept = None
-
-
-def _own(x: Tensor, *, step: bool = False) -> Tensor:
-    """The tensor alone: a copy where it is a window on something larger that would be kept alive with it.
-
-    step: one new token was read, and k is a window on the growing cache that all steps share; it is not copied.
-    """
-    x = x.detach()
-    larger = x.untyped_storage().nbytes() > 1.05 * x.numel() * x.element_size()
-    return x.clone(memory_format=torch.contiguous_format) if larger and not step else x
+if TYPE_CHECKING:
+    from clearhead.lens.growing import GrowingMap
+from clearhead.lens.receipts import Receipts
 
 
 @dataclass(frozen=True)
@@ -113,10 +40,24 @@ class Seen:
 
     def __init__(self) -> None:
         self._calls: dict[tuple[Kind, int], list[Call]] = {}
+        self._runs: dict[tuple[Kind, int], list[Run]] = {}
 
-    def record(self, call: Call) -> None:
-        """Add a call; what watches a model calls this."""
+    def record(self, call: Call, arrived: Arrived | None = None) -> None:
+        """Add a call; what watches a model calls this. arrived: the keys it came with, by which it finds its run."""
+        if arrived is not None:
+            self._run(call, arrived)
         self._calls.setdefault((call.kind, call.layer), []).append(call)
+
+    def settle(self) -> None:
+        """Nothing more will come; what was held to recognise the next step is let go."""
+        for runs in self._runs.values():
+            runs[-1].settle()
+
+    def _repr_html_(self) -> str:
+        """A small picture of all heads of the first text, for notebooks."""
+        from clearhead.lens.notebook import heads_html
+
+        return heads_html(self)
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -128,9 +69,11 @@ class Seen:
         kind = self._kind(kind)
         return 1 + max(layer for k, layer in self._calls if k == kind)
 
-    def n_heads(self, kind: Kind | None = None, layer: int = 0) -> int:
-        """How many heads that layer has."""
-        return self.call(layer, kind).n_heads
+    def n_heads(self, kind: Kind | None = None, layer: int | None = None) -> int:
+        """How many heads that layer has; the first that was seen, where none is named."""
+        kind = self._kind(kind)
+        first = min(number for k, number in self._calls if k == kind)
+        return self.call(first if layer is None else layer, kind).n_heads
 
     def n_calls(self, kind: Kind | None = None, layer: int = 0) -> int:
         """How often that layer ran."""
@@ -144,7 +87,7 @@ class Seen:
     def call(self, layer: int, kind: Kind | None = None, call: int = -1) -> Call:
         """One call of one layer."""
         kind = self._kind(kind)
-        calls = self._calls.get((kind, layer))
+        calls = self._calls.get((kind, index(layer, "a layer")))
         if calls is None:
             layers = sorted(number for k, number in self._calls if k == kind)
             raise OutsideError(f"layer {layer} of the {kind} was not seen; choose one of {_spans(layers)}.")
@@ -155,6 +98,44 @@ class Seen:
     def map(self, layer: int, head: int, kind: Kind | None = None, *, batch: int = 0, call: int = -1) -> AttentionMap:
         """The map of one head. `kind` may be left out where only one kind was seen."""
         return self.call(layer, kind, call).map(head, batch)
+
+    def growing(self, layer: int, head: int, kind: Kind | None = None, *, batch: int = 0, run: int = -1) -> GrowingMap:
+        """The map of one head over a text as it grew call by call, and still grows: see GrowingMap.
+
+        run: which text, where several were begun; −1 is the last. Each pass from a text's beginning begins one, and
+        what reads on with its cache belongs to it. Raises LensError where the text's beginning was not watched, or
+        where its keys are not those that went before: beam search orders its texts anew.
+        """
+        from clearhead.lens.growing import GrowingMap
+
+        call = self.call(layer, kind)
+        runs = self._runs.get((call.kind, call.layer), []) or [Run.alone(call)]
+        if not -len(runs) <= run < len(runs):
+            raise OutsideError(f"layer {layer} of the {call.kind} read {len(runs)} texts; run={run} is outside.")
+        chosen = runs[run]
+        if not chosen.whole:
+            raise LensError(
+                f"layer {layer} of the {call.kind} read on at token {chosen.places[0].start} with other keys than the "
+                "calls before had left: they were read before watching, or beam search put its texts in another order; "
+                "single steps stand, seen.map(layer, head, call=…). For a map that grows, watch from the beginning and "
+                "write with one beam."
+            )
+        chosen.calls[0].map(head, batch)  # raises where there is no such head or text, or all was released
+        return GrowingMap(chosen, head, batch)
+
+    def _run(self, call: Call, arrived: Arrived) -> None:
+        """Let the call join the run that it reads on from, or begin one."""
+        runs = self._runs.setdefault((call.kind, call.layer), [])
+        place, fresh = arrived.place(call), False
+        if call.kind == "cross":  # where its queries stand, the decoder's own attention knows, which ran just before
+            own = self._runs.get(("decoder", call.layer))
+            fresh = not own or len(own[-1].calls) == 1
+            place = Place(own[-1].places[-1].start if own else 0, call.shape[0], 0, arrived.k.shape[2])
+        if runs and not fresh and runs[-1].takes(call, arrived, place):
+            return
+        if runs:
+            runs[-1].settle()
+        runs.append(Run(call, place))
 
     def links(
         self, query: Iterable[int], key: Iterable[int], kind: Kind | None = None, *, batch: int = 0, call: int = -1
@@ -173,11 +154,23 @@ class Seen:
                 if len(tokens) == 0 or int(tokens.min()) < 0 or int(tokens.max()) >= size:
                     raise OutsideError(f"{word} tokens {tokens.tolist()} are not in 0…{size - 1}.")
             weights = step.weights(rows, cols, batch).sum(-1).mean(-1)  # (H,)
-            found += [Link(kind, layer, head, weight) for head, weight in enumerate(weights.tolist())]
+            found += [
+                Link(kind, layer, head, weight) for head, weight in zip(step.heads, weights.tolist(), strict=True)
+            ]
         return sorted(found, key=lambda link: -link.weight)
+
+    def verify(
+        self, rows: Sequence[int] | None = None, *, atol: float | None = None, batch: int = 0, call: int = -1
+    ) -> Receipts:
+        """The receipts of every head that was kept, the worst first: see `AttentionMap.verify`."""
+        self._kind(self.kinds[0] if self.kinds else None)
+        steps = [calls[call] for calls in self._calls.values() if -len(calls) <= call < len(calls)]
+        found = [step.map(head, batch).verify(rows, atol=atol) for step in steps for head in step.heads]
+        return Receipts(tuple(sorted(found, key=lambda receipt: -receipt.strain)))
 
     def release(self) -> None:
         """Give all tensors back; maps made from here then raise ReleasedError."""
+        self.settle()
         for calls in self._calls.values():
             for call in calls:
                 call.release()

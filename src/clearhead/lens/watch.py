@@ -1,51 +1,103 @@
 """watch. Keep what any attention kernel sees, while a `with` block lasts; then put everything back.
 
 For our models the kernel of each `Attention` is swapped for one that also returns the log-sum-exp; for Hugging Face
-models the same is done through transformers' AttentionInterface (`huggingface.py`). Nothing else of a model changes.
+models the same is done through transformers' AttentionInterface (`huggingface/`). Nothing else of a model changes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from clearhead.errors import LensError, NotWatchableError
+from clearhead.errors import NotWatchableError
+from clearhead.lens.keep import AS_RUN, Choice, Keep
+from clearhead.lens.passes import Passes, claimed
+from clearhead.lens.places import places_of
+from clearhead.lens.runs import Arrived
 from clearhead.lens.seen import Call, Kind, Seen, check_layers
+from clearhead.lens.whatif.edited import hidden_by, seat
 from clearhead.model.attention import Attention
-from clearhead.model.kernels import Kernel, Scoring, as_run, blockwise, equation, fused, fused_with_lse
-from clearhead.model.stack import Stack
+from clearhead.model.kernels import Kernel, Scoring, as_run, blockwise, equation, fused, fused_with_lse, kernel_name
 
 
 @contextmanager
-def watch(model: nn.Module, *, layers: Iterable[int] | None = None) -> Iterator[Seen]:
+def watch(
+    model: nn.Module,
+    *,
+    layers: Iterable[int] | None = None,
+    heads: Iterable[int] | None = None,
+    keep: Keep = AS_RUN,
+    receipts: bool = False,
+) -> Iterator[Seen]:
     """Watch a model's attention: `with watch(model) as seen: model(ids)`, then `seen.map(layer, head)`.
 
-    model: one of ours, or a transformers model. layers: keep only these, counted from 0; all by default.
+    model: one of ours, or a transformers model. layers, heads: keep only these, counted from 0; all by default.
+    keep: where q and k live, AsRun(), Half() or Spilled(folder). receipts: keep v and the kernel's output too, so that
+    `verify` can hold A·V to what it gave.
     Outputs do not change; the extra memory is q, k and one number per query and head. The model is put back as it was
     when the block ends, also by an exception. Raises NotWatchableError for a model that cannot be watched.
     """
-    wanted = None if layers is None else frozenset(layers)
+    if not isinstance(model, nn.Module):
+        way = "watch its .model" if isinstance(getattr(model, "model", None), nn.Module) else "give a torch module"
+        raise NotWatchableError(f"{type(model).__name__} is no module that runs; {way}.")
+    choice = Choice.of(layers, heads, keep, receipts)
     seen = Seen()
+    _refuse_what_is_compiled(model)
+    with claimed(model):
+        try:
+            with _watching(model, seen, choice):
+                yield seen
+        finally:
+            seen.settle()
+
+
+def _watching(model: nn.Module, seen: Seen, choice: Choice) -> AbstractContextManager[None]:
+    """How a model of this sort is watched."""
     if any(isinstance(module, Attention) for module in model.modules()):
-        with _watch_ours(model, seen, wanted):
-            yield seen
-    elif _is_transformers(model):
+        return _watch_ours(model, seen, choice)
+    theirs = _whole_transformers(model)
+    if len(theirs) > 1:
+        raise NotWatchableError(
+            f"{type(model).__name__} holds {len(theirs)} models of transformers, whose layers could not be told apart; "
+            f"watch one of them: .{', .'.join(theirs)}."
+        )
+    if theirs or _is_of(model, "transformers."):
         from clearhead.lens.huggingface import watch_transformers
 
-        with watch_transformers(model, seen, wanted):
-            yield seen
-    else:
-        raise NotWatchableError(
-            f"{type(model).__name__} is neither a clearhead nor a transformers model; "
-            "build it from clearhead.model, or load it with clearhead.load."
-        )
+        return watch_transformers(next(iter(theirs.values()), model), seen, choice)
+    raise NotWatchableError(
+        f"{type(model).__name__} is neither a clearhead nor a transformers model; "
+        "build it from clearhead.model, or load it with clearhead.load."
+    )
 
 
-def _is_transformers(model: nn.Module) -> bool:
-    return any(base.__module__.startswith("transformers.") for base in type(model).__mro__)
+def _is_of(model: nn.Module, package: str, name: str | None = None) -> bool:
+    return any(b.__module__.startswith(package) and name in (None, b.__name__) for b in type(model).__mro__)
+
+
+def _whole_transformers(model: nn.Module, name: str = "") -> dict[str, nn.Module]:
+    """The whole models of transformers in a module that wraps one, by where they are: itself, where it is one."""
+    if _is_of(model, "transformers.", "PreTrainedModel"):
+        return {name: model}
+    prefix = f"{name}." if name else ""
+    return {
+        at: found for n, part in model.named_children() for at, found in _whole_transformers(part, prefix + n).items()
+    }
+
+
+def _refuse_what_is_compiled(model: nn.Module) -> None:
+    for name, module in model.named_modules():
+        wraps = type(module).__name__ == "OptimizedModule"
+        method = hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
+        if wraps or method or getattr(module, "_compiled_call_impl", None) is not None:
+            what = f"the part {name} of {type(model).__name__}" if name else type(model).__name__
+            raise NotWatchableError(
+                f"{what} was compiled by torch.compile, and a compiled graph no longer asks for its attention; watch "
+                "the model as it was before."
+            )
 
 
 class _Recorder:
@@ -60,72 +112,81 @@ class _Recorder:
         places: list[tuple[Kind, int]],
         module: str,
         seen: Seen,
-        wanted: frozenset[int] | None,
+        choice: Choice,
+        passes: Passes,
     ) -> None:
-        self.kernel, self.places, self.module, self.seen, self.wanted = kernel, places, module, seen, wanted
+        self.kernel, self.places, self.module, self.seen, self.choice = kernel, places, module, seen, choice
+        self.passes = passes
         self.calls = 0
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor, scoring: Scoring, *, dropout: float = 0.0) -> Tensor:
+        self.passes.check()
         kind, layer = self.places[self.calls % len(self.places)]
         self.calls += 1
-        if self.wanted is not None and layer not in self.wanted:
+        if not self.choice.wants(layer):
             return self.kernel(q, k, v, scoring, dropout=dropout)
         q, k, v = as_run(q, k, v)
         if self.kernel is fused:
             out, lse = fused_with_lse(q, k, v, scoring, dropout=dropout)
+            name = kernel_name(q, k, v, scoring, dropout=dropout)
         else:
             out = self.kernel(q, k, v, scoring, dropout=dropout)
+            name = "equation, written out"
             with torch.no_grad():
                 lse = blockwise(q, k, v, scoring)[1]
-        self.seen.record(Call(q, k, lse, scoring, kind=kind, layer=layer, module=self.module))
+        gave = None if dropout else out  # with dropout it is not A·V
+        call = Call(
+            q,
+            k,
+            lse,
+            scoring,
+            kind=kind,
+            layer=layer,
+            module=self.module,
+            choice=self.choice,
+            v=v,
+            out=gave,
+            kernel=name,
+        )
+        self.seen.record(call, Arrived(k.detach(), appended=scoring.mask.offset > 0))
         return out
 
 
 @contextmanager
-def _watch_ours(model: nn.Module, seen: Seen, wanted: frozenset[int] | None) -> Iterator[None]:
-    places = _places(model)
-    for module in places:
-        if isinstance(module.kernel, _Recorder):
-            raise LensError("this model is being watched already; leave the first `with watch(...)` block before.")
-        if module.kernel not in (fused, equation):
+def _watch_ours(model: nn.Module, seen: Seen, choice: Choice) -> Iterator[None]:
+    places = places_of(model)
+    seats = {module: seat(module) for module in places}  # inside of experiments, where what runs can be seen
+    for module, inside in seats.items():
+        if (reason := hidden_by(module)) is not None:
+            raise NotWatchableError(f"{reason}; leave that block before.")
+        if inside.kernel not in (fused, equation):
             raise NotWatchableError(
                 "this model's attention has a kernel of its own, whose weights are not known to be the equation's; "
                 "put `clearhead.model.kernels.fused` back first."
             )
-    check_layers(wanted, 1 + max(layer for at in places.values() for _, layer in at))
+    check_layers(choice.layers, 1 + max(layer for at in places.values() for _, layer in at))
     names = {module: name for name, module in model.named_modules()}
-    before = {module: module.kernel for module in places}
-    recorders = [_Recorder(kernel, places[module], names[module], seen, wanted) for module, kernel in before.items()]
+    before = {module: inside.kernel for module, inside in seats.items()}
+    passes = Passes()
+    recorders = [_Recorder(kernel, places[m], names[m], seen, choice, passes) for m, kernel in before.items()]
 
     def begin(*_: object) -> None:
         """Each pass through the model counts its layers anew, also after one that did not finish."""
+        passes.begin()
         for recorder in recorders:
             recorder.calls = 0
 
-    handle = model.register_forward_pre_hook(begin)
+    def end(*_: object) -> None:
+        passes.end()
+
+    handles = [model.register_forward_pre_hook(begin), model.register_forward_hook(end, always_call=True)]
     try:
         for module, recorder in zip(before, recorders, strict=True):
-            module.kernel = recorder
+            seats[module].kernel = recorder
         yield
     finally:
-        handle.remove()
-        for module, kernel in before.items():
-            module.kernel = kernel
-
-
-def _places(model: nn.Module) -> dict[Attention, list[tuple[Kind, int]]]:
-    """Where each attention stands: its kind and layer, several layers where one block is shared."""
-    found: dict[Attention, list[tuple[Kind, int]]] = {}
-    for stack in model.modules():
-        if not isinstance(stack, Stack):
-            continue
-        own: Kind = "encoder" if stack.bidirectional else "decoder"
-        for layer in range(stack.config.n_layers):
-            block = stack.block(layer)
-            found.setdefault(block.attention, []).append((own, layer))
-            if block.cross_attention is not None:
-                found.setdefault(block.cross_attention, []).append(("cross", layer))
-    if not found:  # a bare Attention or Block
-        lonely = [module for module in model.modules() if isinstance(module, Attention)]
-        found = {module: [("decoder", layer)] for layer, module in enumerate(lonely)}
-    return found
+        with passes.closing():
+            for handle in handles:
+                handle.remove()
+            for module, kernel in before.items():
+                seats[module].kernel = kernel
