@@ -18,12 +18,15 @@ from importlib import import_module
 from clearhead.errors import ClearheadError
 
 COMMANDS = {
-    "look": "what every attention head reads in a text: in the terminal, as a page, or as JSON",
+    "look": "what every attention head reads in a text: in the terminal, as a page, a picture, a table or JSON",
     "explore": "the same in the browser, for any text you type",
+    "roles": "which heads have which role, from induction to grammar: a table and a picture",
+    "whatif": "what a model would say without a head, a link or a word, and which heads matter",
     "generate": "continue a prompt, or translate or sum it up, as the model does",
     "fill": "what fits in a gap, by a masked language model",
     "classify": "the labels of a text or of its tokens",
     "embed": "one vector for each text, as JSON lines or as a .npy file",
+    "train": "train a model as a recipe says, from scratch or from a checkpoint",
     "export": "write a model as a Hugging Face folder",
     "inspect": "what a model is made of",
 }
@@ -116,6 +119,7 @@ def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int
 
 def _refuse(message: str) -> int:
     message = re.sub(r"GenerationSettings\.(\w+)=", lambda field: f"--{field[1].replace('_', '-')} ", message)
+    message = re.sub(r"\b(source|target)_language\b", r"--\1-language", message)
     line = str(ClearheadError(message))  # what cannot be printed is escaped there
     print(f"clearhead: {' '.join(line.split())}", file=sys.stderr)
     return 2

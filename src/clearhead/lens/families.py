@@ -1,0 +1,140 @@
+"""Families. Which heads read alike: the Jensen-Shannon distance between their rows, and a map of all heads by it.
+
+    JS(P, Q) = H((P + Q)/2) − ½ H(P) − ½ H(Q)       averaged over the queries of a text, in nats: 0 … ln 2
+
+(Clark et al. 2019, §6; they sum over tokens where we average.) Heads of one layer tend to be kin, and those that
+rest on [SEP] are a clan of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clearhead.errors import InputError, MissingDependencyError
+from clearhead.lens.colours import INK, PAPER, SOFT
+from clearhead.lens.look import Look
+from clearhead.lens.seen import Call, Kind, Seen
+
+CELLS = 2**22
+"""Rows are derived so many that a block, of all heads, has about this many numbers."""
+
+
+@dataclass(frozen=True, eq=False)
+class Families:
+    """The distance between any two heads of a kind, over one text. heads: (layer, head) of each row and column."""
+
+    kind: Kind
+    heads: tuple[tuple[int, int], ...]
+    distances: Float[Tensor, "n n"]
+
+    def nearest(self, layer: int, head: int, n: int = 3) -> list[tuple[int, int, float]]:
+        """The n heads that read most like this one: (layer, head, distance), the nearest first."""
+        if (layer, head) not in self.heads:
+            raise InputError(f"head {layer}.{head} is not among the {len(self.heads)} heads that were compared.")
+        own = self.heads.index((layer, head))
+        order = [at for at in self.distances[own].argsort().tolist() if at != own]
+        return [(*self.heads[at], float(self.distances[own, at])) for at in order[:n]]
+
+    def embed(self) -> np.ndarray:
+        """Each head as a point in the plane, (n, 2): classical scaling of the distances (Torgerson 1952).
+
+        The root of JS is a metric (Endres & Schindelin 2003); it is what the plane's distances stand for. Axes are
+        turned so that the farthest point of each is on its positive side.
+        """
+        squared = self.distances.double().numpy()
+        n = len(squared)
+        centre = np.eye(n) - 1 / n
+        values, vectors = np.linalg.eigh(-0.5 * centre @ squared @ centre)
+        axes = vectors[:, ::-1][:, :2] * np.sqrt(np.clip(values[::-1][:2], 0, None))
+        points = np.zeros((n, 2))
+        points[:, : axes.shape[1]] = axes
+        farthest = np.abs(points).argmax(axis=0)
+        points *= np.where(points[farthest, [0, 1]] < 0, -1.0, 1.0)
+        return points
+
+    def picture(self, path: str | Path) -> Path:
+        """Draw the heads in the plane, coloured by layer, to a PNG, SVG or PDF file. Needs matplotlib."""
+        return _draw(self, Path(path))
+
+
+def families(seen: Seen | Look, kind: Kind | None = None, *, batch: int = 0, call: int = -1) -> Families:
+    """Compare every head of a kind with every other over one text, in blocks of rows.
+
+    A learned sink counts as one more place to read. Queries that may read nothing are left out.
+    """
+    inner = seen.seen if isinstance(seen, Look) else seen
+    kind = inner.call(0, kind, call).kind
+    calls = [inner.call(layer, kind, call) for layer in range(inner.n_layers(kind))]
+    heads = tuple((step.layer, head) for step in calls for head in step.heads)
+    sums = torch.zeros(len(heads), len(heads), dtype=torch.float64)
+    queries = 0
+    for rows in _blocks(calls, len(heads)):
+        weights = torch.cat([_places(step, rows, batch) for step in calls])  # (n, q, k + 1)
+        queries += int((weights.sum(-1) > 0.5).any(0).sum())
+        own = torch.special.entr(weights).sum((1, 2))
+        for a in range(len(heads)):
+            middle = 0.5 * (weights[a] + weights[a:])
+            both = torch.special.entr(middle).sum((1, 2)) - 0.5 * (own[a] + own[a:])
+            sums[a, a:] += both.double().cpu()
+    distances = torch.triu(sums, 1).clamp(min=0) / max(1, queries)
+    return Families(kind, heads, (distances + distances.T).float())
+
+
+def _blocks(calls: list[Call], n: int) -> Iterator[range]:
+    tq, tk = calls[0].shape
+    step = max(1, CELLS // max(1, n * tk))
+    for low in range(0, tq, step):
+        yield range(low, min(tq, low + step))
+
+
+def _places(call: Call, rows: range, batch: int) -> Float[Tensor, "H q k1"]:
+    """The rows of a layer's heads, over all that they could read, the sink last."""
+    reach = call.scoring.mask.reach(rows, call.shape[1])
+    weights = torch.stack([call.map(head, batch).tile(rows, reach).cpu() for head in call.heads])
+    if call.scoring.sinks is None:
+        return weights
+    return torch.cat((weights, (1 - weights.sum(-1, keepdim=True)).clamp(min=0)), dim=-1)
+
+
+def _draw(found: Families, path: Path) -> Path:
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{path} is none of .png, .svg, .pdf; name the picture so.")
+    try:
+        from matplotlib import colormaps
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise MissingDependencyError("pictures need matplotlib: pip install 'clearhead[plot]'.") from None
+    points = found.embed()
+    layers = sorted({layer for layer, _ in found.heads})
+    shades = colormaps["viridis"](np.linspace(0.05, 0.9, len(layers)))
+    figure = Figure(figsize=(7.2, 6.0), dpi=160, layout="constrained", facecolor=PAPER)
+    axes = figure.add_subplot(facecolor=PAPER)
+    few = len(found.heads) <= 200
+    for layer, shade in zip(layers, shades, strict=True):
+        own = [at for at, head in enumerate(found.heads) if head[0] == layer]
+        axes.scatter(points[own, 0], points[own, 1], s=26, color=[shade], linewidths=0, label=f"layer {layer}")
+        for at in own if few else ():
+            word = f"{layer}.{found.heads[at][1]}"
+            axes.annotate(word, points[at], (4, 2), textcoords="offset points", fontsize=6, color=SOFT)
+    axes.set_aspect("equal", adjustable="datalim")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(labelsize=7, colors=SOFT)
+    axes.set_xlabel("√JS, first axis", fontsize=8, color=INK)
+    axes.set_ylabel("second axis", fontsize=8, color=INK)
+    axes.set_title(f"Heads that read alike stand together ({found.kind})", fontsize=11, loc="left", color=INK)
+    if len(layers) <= 12:
+        axes.legend(fontsize=7, frameon=False, ncols=math.ceil(len(layers) / 6), labelcolor=INK)
+    try:
+        figure.savefig(path)
+    except OSError as problem:
+        raise InputError(f"{path} cannot be written: {problem.strerror}; write the picture elsewhere.") from None
+    return path
