@@ -27,10 +27,10 @@ from pathlib import Path
 import torch
 
 from bench.measure import keep, machine, status_bytes
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.call import Call
-from clearhead.lens.keep import Choice, Spilled
-from clearhead.lens.softmax import log_sum_exp
+from clearhead.lens.kept.call import Call
+from clearhead.lens.kept.keep import Choice, Spilled
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.maps.softmax import log_sum_exp
 from clearhead.lens.watch import watch
 from clearhead.model import presets
 from clearhead.model.kernels import Scoring, fused_with_lse

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from clearhead.api import export as export
     from clearhead.api import load as load
     from clearhead.errors import ClearheadError as ClearheadError
-    from clearhead.lens.attention_map import AttentionMap as AttentionMap
     from clearhead.lens.look import look as look
+    from clearhead.lens.maps.attention_map import AttentionMap as AttentionMap
     from clearhead.lens.watch import watch as watch
     from clearhead.lens.whatif.effect import whatif as whatif
     from clearhead.text.tokenizer import Tokenizer as Tokenizer
@@ -30,7 +30,7 @@ __version__ = "0.1.0"
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "AttentionMap": "clearhead.lens.attention_map",
+        "AttentionMap": "clearhead.lens.maps.attention_map",
         "ClearheadError": "clearhead.errors",
         "Loaded": "clearhead.api",
         "Tokenizer": "clearhead.text.tokenizer",

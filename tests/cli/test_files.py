@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from clearhead.lens.archive import read_npz
+from clearhead.lens.ways_out.archive import read_npz
 from tests.cli.conftest import Run
 from tests.cli.small import SENTENCE, load
 

@@ -7,8 +7,8 @@ from itertools import pairwise
 import pytest
 
 from clearhead.cli import ember, paint
-from clearhead.lens import colours
 from clearhead.lens.look import Look
+from clearhead.lens.ways_out import colours
 from tests.cli.small import load
 
 

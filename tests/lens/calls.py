@@ -8,8 +8,8 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clearhead.lens.call import Call
-from clearhead.lens.keep import EVERYTHING, Choice
+from clearhead.lens.kept.call import Call
+from clearhead.lens.kept.keep import EVERYTHING, Choice
 from clearhead.model.kernels import Scoring, attention_weights, fused_with_lse, kernel_name
 from clearhead.model.masks import (
     BucketBias,

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from clearhead.errors import LensError
-from clearhead.lens import archive
-from clearhead.lens.archive import read_npz, write_npz
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.call import Call
+from clearhead.lens.kept.call import Call
 from clearhead.lens.look import Look
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Seen
 from clearhead.lens.watch import watch
+from clearhead.lens.ways_out import archive
+from clearhead.lens.ways_out.archive import read_npz, write_npz
 from clearhead.model.kernels import Scoring, blockwise
 from clearhead.model.masks import Mask, RoundedSlopeBias, Rule, Table, TableBias
 from tests.cli.small import MODELS, SENTENCE, load
@@ -132,7 +132,7 @@ def test_an_array_by_accident_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.array_equal(np.asarray(m), m.dense().numpy()) and np.asarray(m, dtype=np.float64).dtype == np.float64
     with pytest.raises(ValueError, match="copy=False"):
         np.asarray(m, copy=False)
-    monkeypatch.setattr("clearhead.lens.attention_map.ARRAY_CELLS", 99)
+    monkeypatch.setattr("clearhead.lens.maps.attention_map.ARRAY_CELLS", 99)
     with pytest.raises(LensError, match=r"10 × 10 weights.*m\.pool\(512, 512\).*m\.dense\(\)\.numpy\(\)"):
         np.asarray(m)
     assert m.dense().shape == (10, 10)

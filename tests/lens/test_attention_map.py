@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clearhead.errors import ClearheadError, InputError, OutsideError, ReleasedError
-from clearhead.lens import derived
-from clearhead.lens.attention_map import AttentionMap
+from clearhead.lens.maps import derived
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Call
 from clearhead.model.kernels import Scoring, attention_weights, fused_with_lse
 from clearhead.model.masks import (

@@ -13,9 +13,9 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from clearhead.lens import derived, pooling
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.histogram import linear_edges
+from clearhead.lens.maps import derived, pooling
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.maps.histogram import linear_edges
 from clearhead.model.kernels import Scoring, fused_with_lse
 from clearhead.model.masks import Causal, Mask
 from tests.lens.calls import PLANS, carry_out

@@ -17,8 +17,8 @@ from torch import Tensor
 from clearhead.errors import LensError, OutsideError, ReleasedError
 from clearhead.generate import generate_ids
 from clearhead.generate.decode import stream_ids
-from clearhead.lens.keep import Half
-from clearhead.lens.placed import Plain, Spans
+from clearhead.lens.kept.keep import Half
+from clearhead.lens.kept.placed import Plain, Spans
 from clearhead.lens.seen import Seen
 from clearhead.lens.watch import watch
 from clearhead.model import presets

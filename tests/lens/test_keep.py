@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 import clearhead
 from clearhead.errors import LensError, OutsideError, ReleasedError
-from clearhead.lens import keep as keeping
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.keep import AsRun, Choice, Half, Keep, Spilled
+from clearhead.lens.kept import keep as keeping
+from clearhead.lens.kept.keep import AsRun, Choice, Half, Keep, Spilled
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.watch import watch
 from clearhead.model import presets
 from clearhead.model.kernels import attention_weights, fused

@@ -13,14 +13,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clearhead.errors import InputError, OutsideError
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.call import Call
-from clearhead.lens.families import families
+from clearhead.lens.kept.call import Call
 from clearhead.lens.look import look
-from clearhead.lens.measures import HeadMeasures, Measures, measure, read
-from clearhead.lens.rollout import rollout, rollout_row
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.measures.families import families
+from clearhead.lens.measures.heads import HeadMeasures, Measures, measure, read
+from clearhead.lens.measures.rollout import rollout, rollout_row
+from clearhead.lens.measures.values import head_projection, value_weighted
 from clearhead.lens.seen import Seen
-from clearhead.lens.values import head_projection, value_weighted
 from clearhead.lens.watch import watch
 from clearhead.model.kernels import Scoring, blockwise
 from clearhead.model.masks import Causal, Mask
@@ -238,7 +238,7 @@ def test_rollout_is_the_product_of_the_layers(model: Any) -> None:
 
 
 def test_rollout_is_guarded(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearhead.lens import rollout as module
+    from clearhead.lens.measures import rollout as module
 
     monkeypatch.setattr(module, "LARGEST", 10)
     model = tiny.encoder()
@@ -272,7 +272,7 @@ def test_distances_are_jensen_shannon(plan: dict[str, Any]) -> None:
 
 
 def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    from clearhead.lens import families as module
+    from clearhead.lens.measures import families as module
 
     model = tiny.decoder()
     with torch.inference_mode(), watch(model) as seen:

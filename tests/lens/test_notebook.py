@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from clearhead.lens import notebook, shades
-from clearhead.lens.attention_map import AttentionMap
 from clearhead.lens.look import Look
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Seen
+from clearhead.lens.ways_out import notebook, shades
 from clearhead.model.kernels import Scoring, blockwise
 from clearhead.model.masks import Causal, Mask
 from tests.cli.small import SENTENCE, load

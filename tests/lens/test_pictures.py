@@ -13,9 +13,9 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from clearhead.errors import InputError, LensError, MissingDependencyError
-from clearhead.lens import colours, glyphs, shades
 from clearhead.lens.look import Look
-from clearhead.lens.pictures import draw_heads, draw_map, write_picture
+from clearhead.lens.ways_out import colours, glyphs, shades
+from clearhead.lens.ways_out.pictures import draw_heads, draw_map, write_picture
 from tests.cli.small import SENTENCE, load
 
 

@@ -10,8 +10,8 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from clearhead.errors import InputError, LensError, OutsideError
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.keep import Choice, Half
+from clearhead.lens.kept.keep import Choice, Half
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Seen
 from clearhead.lens.watch import watch
 from clearhead.model import presets

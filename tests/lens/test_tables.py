@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clearhead.errors import InputError, LensError, MissingDependencyError, OutsideError
-from clearhead.lens import tables
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.tables import links, write_parquet
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.ways_out import tables
+from clearhead.lens.ways_out.tables import links, write_parquet
 from clearhead.model.kernels import Scoring, blockwise
 from clearhead.model.masks import Causal, Mask, Window
 from tests.cli.small import MODELS, SENTENCE, load

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from clearhead.errors import InputError, LensError, OutsideError, ReleasedError
-from clearhead.lens.attention_map import AttentionMap
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Call
 from clearhead.lens.watch import watch
 from clearhead.lens.whatif import layer, silence

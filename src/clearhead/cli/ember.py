@@ -1,4 +1,4 @@
-"""The terminal's colour scale. Dark to light through embers, even steps in OKLab (`lens/colours.py`).
+"""The terminal's colour scale. Dark to light through embers, even steps in OKLab (`lens/ways_out/colours.py`).
 
 Weights are laid on it by their square root: in a row of T tokens most of them are near 1/T, and on a plain scale all of
 those would look black. The legend says which colour is which weight.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 
-from clearhead.lens import colours
-from clearhead.lens.colours import place as place
+from clearhead.lens.ways_out import colours
+from clearhead.lens.ways_out.colours import place as place
 
 STOPS = ("#1b1c22", "#45211f", "#8c3a1c", "#d4762c", "#f6bd60", "#fff6df")
 """Lightness rises all the way; the first is a dark that neither a black nor a white terminal swallows."""

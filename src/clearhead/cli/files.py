@@ -12,8 +12,8 @@ from pathlib import Path
 
 from clearhead.errors import InputError, MissingDependencyError
 from clearhead.lens.look import Look
-from clearhead.lens.outputs import check_ending, check_path, in_bytes
 from clearhead.lens.seen import Kind
+from clearhead.lens.ways_out.outputs import check_ending, check_path, in_bytes
 from clearhead.serve import still
 from clearhead.serve.facts import Readable
 from clearhead.serve.still import Opening
@@ -96,13 +96,13 @@ def _opening(seen: Look, chosen: Chosen) -> Opening:
 
 
 def _picture(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
-    from clearhead.lens.pictures import write_picture
+    from clearhead.lens.ways_out.pictures import write_picture
 
     return write_picture(path, seen, kind=chosen.kind, layer=chosen.layer, head=chosen.head, model=lm.name)
 
 
 def _table(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
-    from clearhead.lens.tables import write_parquet
+    from clearhead.lens.ways_out.tables import write_parquet
 
     k = chosen.top or 5
     kind = chosen.kind if len(chosen.kinds) < len(seen.kinds) or chosen.layer is not None else None
@@ -111,7 +111,7 @@ def _table(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
 
 
 def _archive(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
-    from clearhead.lens.archive import write_npz
+    from clearhead.lens.ways_out.archive import write_npz
 
     if chosen.layer is not None and chosen.head is not None:
         m = seen.map(chosen.layer, chosen.head, chosen.kind)

@@ -13,7 +13,7 @@ from itertools import islice
 from rich.text import Text
 
 from clearhead.cli import ember
-from clearhead.lens.attention_map import AttentionMap
+from clearhead.lens.maps.attention_map import AttentionMap
 
 LABEL = 14
 """The widest label beside a map."""

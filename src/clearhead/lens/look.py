@@ -8,10 +8,10 @@ import torch
 
 from clearhead.errors import InputError
 from clearhead.lens.alone import alone
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.keep import AS_RUN, Keep
+from clearhead.lens.kept.keep import AS_RUN, Keep
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.maps.receipts import Receipts
 from clearhead.lens.reading import Reading, read
-from clearhead.lens.receipts import Receipts
 from clearhead.lens.seen import Kind, Link, Seen
 from clearhead.lens.texts import Encoded as Encoded
 from clearhead.lens.texts import Readable as Readable
@@ -42,7 +42,7 @@ class Look:
 
     def _repr_html_(self) -> str:
         """A small picture of all heads, for notebooks."""
-        from clearhead.lens.notebook import heads_html
+        from clearhead.lens.ways_out.notebook import heads_html
 
         return heads_html(self)
 
@@ -96,7 +96,7 @@ class Look:
         return links
 
     def verify(self, rows: Sequence[int] | None = None, *, atol: float | None = None) -> Receipts:
-        """Proof, head by head, that what is shown is what ran, the worst first: see `lens/receipts.py`."""
+        """Proof, head by head, that what is shown is what ran, the worst first: see `lens/maps/receipts.py`."""
         return self.seen.verify(rows, atol=atol)
 
     def release(self) -> None:

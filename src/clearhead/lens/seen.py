@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING
 import torch
 
 from clearhead.errors import LensError, OutsideError
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.call import KINDS as KINDS
-from clearhead.lens.call import Call as Call
-from clearhead.lens.call import Kind as Kind
 from clearhead.lens.index import index
-from clearhead.lens.placed import Place
-from clearhead.lens.runs import Arrived, Run
+from clearhead.lens.kept.call import KINDS as KINDS
+from clearhead.lens.kept.call import Call as Call
+from clearhead.lens.kept.call import Kind as Kind
+from clearhead.lens.kept.placed import Place
+from clearhead.lens.kept.runs import Arrived, Run
+from clearhead.lens.maps.attention_map import AttentionMap
 
 if TYPE_CHECKING:
-    from clearhead.lens.growing import GrowingMap
-from clearhead.lens.receipts import Receipts
+    from clearhead.lens.maps.growing import GrowingMap
+from clearhead.lens.maps.receipts import Receipts
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Seen:
 
     def _repr_html_(self) -> str:
         """A small picture of all heads of the first text, for notebooks."""
-        from clearhead.lens.notebook import heads_html
+        from clearhead.lens.ways_out.notebook import heads_html
 
         return heads_html(self)
 
@@ -106,7 +106,7 @@ class Seen:
         what reads on with its cache belongs to it. Raises LensError where the text's beginning was not watched, or
         where its keys are not those that went before: beam search orders its texts anew.
         """
-        from clearhead.lens.growing import GrowingMap
+        from clearhead.lens.maps.growing import GrowingMap
 
         call = self.call(layer, kind)
         runs = self._runs.get((call.kind, call.layer), []) or [Run.alone(call)]

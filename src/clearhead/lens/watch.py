@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.errors import NotWatchableError
-from clearhead.lens.keep import AS_RUN, Choice, Keep
+from clearhead.lens.kept.keep import AS_RUN, Choice, Keep
+from clearhead.lens.kept.runs import Arrived
 from clearhead.lens.passes import Passes, claimed
 from clearhead.lens.places import places_of
-from clearhead.lens.runs import Arrived
 from clearhead.lens.seen import Call, Kind, Seen, check_layers
 from clearhead.lens.whatif.edited import hidden_by, seat
 from clearhead.model.attention import Attention

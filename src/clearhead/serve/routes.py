@@ -27,8 +27,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from torch import Tensor
 
-from clearhead.lens.attention_map import AttentionMap
 from clearhead.lens.look import Look
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Kind
 from clearhead.serve.asked import Query, body
 from clearhead.serve.explorer import Explorer

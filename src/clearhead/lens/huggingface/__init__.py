@@ -15,7 +15,7 @@ from clearhead.errors import LensError, NotWatchableError
 from clearhead.lens.huggingface.attention import Watcher, lens_attention, watchers
 from clearhead.lens.huggingface.masks import lazy_mask
 from clearhead.lens.huggingface.refusals import refuse_checkpointing, refuse_what_does_not_dispatch, way_out
-from clearhead.lens.keep import Choice
+from clearhead.lens.kept.keep import Choice
 from clearhead.lens.seen import Seen
 
 NAME = "clearhead_lens"

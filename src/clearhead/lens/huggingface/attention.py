@@ -13,13 +13,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clearhead.errors import LensError
-from clearhead.lens.call import Call
 from clearhead.lens.huggingface.masks import biased, key_start, written_bias, written_mask
 from clearhead.lens.huggingface.places import Places
 from clearhead.lens.huggingface.refusals import refuse_checkpointing, refuse_output_attentions
-from clearhead.lens.keep import Choice
+from clearhead.lens.kept.call import Call
+from clearhead.lens.kept.keep import Choice
+from clearhead.lens.kept.runs import Arrived
 from clearhead.lens.passes import Passes
-from clearhead.lens.runs import Arrived
 from clearhead.lens.seen import Seen, check_layers
 from clearhead.model.kernels import Scoring, as_run, fused, fused_with_lse, kernel_name
 from clearhead.model.masks import Causal, Mask

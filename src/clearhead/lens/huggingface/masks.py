@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from clearhead.lens.placed import DistanceBias
+from clearhead.lens.kept.placed import DistanceBias
 from clearhead.model.masks import Bias, Causal, KeyPadding, Mask, Rule, Table, TableBias, Window, additive_table
 
 

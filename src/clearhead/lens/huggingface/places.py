@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from clearhead.lens.call import Kind
+from clearhead.lens.kept.call import Kind
 
 CROSS = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn")
 """What the parts of a decoder that read the encoder are called."""

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearhead.errors import InputError, MissingDependencyError
-from clearhead.lens.colours import INK, PAPER, SOFT
 from clearhead.lens.roles.names import MEANING, Role
 from clearhead.lens.roles.report import Finding, Roles
+from clearhead.lens.ways_out.colours import INK, PAPER, SOFT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -16,7 +16,7 @@ import torch
 
 from clearhead.errors import InputError
 from clearhead.lens.look import Encoded, Tokenizing
-from clearhead.lens.measures import is_separator
+from clearhead.lens.measures.heads import is_separator
 
 RARE_SHARE = 0.2
 """At most this share of a text's tokens are its rare ones; a text whose rarest tokens are more has none."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from clearhead.errors import InputError
 from clearhead.lens.alone import alone
-from clearhead.lens.attention_map import derive_weights
+from clearhead.lens.maps.attention_map import derive_weights
 from clearhead.lens.roles.names import LEAST_LEFT, FirstToken
 from clearhead.lens.roles.probes import Probe
 from clearhead.lens.seen import Call, Kind, Seen

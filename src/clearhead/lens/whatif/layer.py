@@ -14,8 +14,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import InputError, LensError, OutsideError
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.softmax import log_sum_exp
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.maps.softmax import log_sum_exp
 from clearhead.lens.whatif.rescoring import (
     ORDER,
     AtTemperature,

@@ -14,9 +14,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from clearhead.errors import InputError, OutsideError
+from clearhead.lens.maps.softmax import log_sum_exp
 from clearhead.lens.places import Place
 from clearhead.lens.seen import Kind
-from clearhead.lens.softmax import log_sum_exp
 from clearhead.lens.whatif.edited import edited, heads_at, widths_of
 from clearhead.lens.whatif.rescoring import Rescoring, WithoutEdges, WithoutKeys
 from clearhead.model.kernels import K, Kernel, Out, Q, Scoring, V, as_run

@@ -24,8 +24,8 @@ import torch
 
 from clearhead.errors import LensError
 from clearhead.lens.look import Look
-from clearhead.lens.outputs import check_path, whole_or_nothing
 from clearhead.lens.seen import Kind
+from clearhead.lens.ways_out.outputs import check_path, whole_or_nothing
 from clearhead.serve.facts import Readable, facts_of
 from clearhead.serve.still.payload import COARSEST, FINEST, Packed, pack, size
 

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from clearhead.errors import InputError, MissingDependencyError
-from clearhead.lens.call import Kind
-from clearhead.lens.chosen import Layer, Source, layers_of, words_of
+from clearhead.lens.kept.call import Kind
 from clearhead.lens.look import Look
-from clearhead.lens.outputs import check_ending, check_path, whole_or_nothing
+from clearhead.lens.ways_out.chosen import Layer, Source, layers_of, words_of
+from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 
 if TYPE_CHECKING:
     import pyarrow

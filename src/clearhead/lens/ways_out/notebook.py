@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from clearhead.lens import colours, shades
-from clearhead.lens.glyphs import label
+from clearhead.lens.ways_out import colours, shades
+from clearhead.lens.ways_out.glyphs import label
 
 if TYPE_CHECKING:
-    from clearhead.lens.attention_map import AttentionMap
     from clearhead.lens.look import Look
+    from clearhead.lens.maps.attention_map import AttentionMap
     from clearhead.lens.seen import Seen
 
 NAMED = 40
@@ -59,8 +59,8 @@ def map_html(m: AttentionMap) -> str:
 
 def heads_html(source: Look | Seen) -> str:
     """All heads of a look, or of what was seen, as a piece of HTML: a picture for each kind of attention."""
-    from clearhead.lens.chosen import layers_of
     from clearhead.lens.look import Look
+    from clearhead.lens.ways_out.chosen import layers_of
 
     seen = source.seen if isinstance(source, Look) else source
     title = f"<b>{html.escape(source.name)}</b> " if isinstance(source, Look) and source.name else ""

@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clearhead.lens.placed import Place, Plain, Span, joined, moved
+from clearhead.lens.kept.placed import Place, Plain, Span, joined, moved
 from clearhead.model.kernels import Scoring
 from clearhead.model.masks import Mask
 
 if TYPE_CHECKING:
-    from clearhead.lens.call import Call
+    from clearhead.lens.kept.call import Call
 
 
 @dataclass(frozen=True, eq=False)

@@ -18,16 +18,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import LensError, OutsideError, ReleasedError
-from clearhead.lens import pooling, receipts, strongest
-from clearhead.lens.derived import col_spans, row_spans
-from clearhead.lens.histogram import Histogram, histogram
 from clearhead.lens.index import index as whole
-from clearhead.lens.pooling import How, Overview
-from clearhead.lens.receipts import Receipt
-from clearhead.lens.softmax import derive_weights as derive_weights
-from clearhead.lens.softmax import exponential, log_weights
-from clearhead.lens.strongest import Cell as Cell
-from clearhead.lens.strongest import TopRows
+from clearhead.lens.maps import pooling, receipts, strongest
+from clearhead.lens.maps.derived import col_spans, row_spans
+from clearhead.lens.maps.histogram import Histogram, histogram
+from clearhead.lens.maps.pooling import How, Overview
+from clearhead.lens.maps.receipts import Receipt
+from clearhead.lens.maps.softmax import derive_weights as derive_weights
+from clearhead.lens.maps.softmax import exponential, log_weights
+from clearhead.lens.maps.strongest import Cell as Cell
+from clearhead.lens.maps.strongest import TopRows
 from clearhead.model.kernels import Scoring
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class AttentionMap:
 
     def _repr_html_(self) -> str:
         """A small picture with its caption, for notebooks."""
-        from clearhead.lens.notebook import map_html
+        from clearhead.lens.ways_out.notebook import map_html
 
         return map_html(self)
 
@@ -232,7 +232,7 @@ class AttentionMap:
         return histogram(self, edges)
 
     def verify(self, rows: Sequence[int] | None = None, *, atol: float | None = None) -> Receipt:
-        """Proof that what is shown is what ran: see `lens/receipts.py`. rows: 16 spread over the map by default."""
+        """Proof that what is shown is what ran; see `receipts.py`. rows: 16 spread over the map by default."""
         return receipts.verify(self, rows, atol=atol)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────

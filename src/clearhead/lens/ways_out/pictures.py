@@ -16,12 +16,12 @@ import numpy as np
 from jaxtyping import Float, UInt8
 
 from clearhead.errors import MissingDependencyError
-from clearhead.lens import colours, glyphs, shades
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.call import Kind
-from clearhead.lens.chosen import Layer, Source, layers_of, words_of
+from clearhead.lens.kept.call import Kind
 from clearhead.lens.look import Look
-from clearhead.lens.outputs import check_ending, check_path, whole_or_nothing
+from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.ways_out import colours, glyphs, shades
+from clearhead.lens.ways_out.chosen import Layer, Source, layers_of, words_of
+from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

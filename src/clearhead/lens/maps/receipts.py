@@ -25,8 +25,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import InputError, OutsideError
-from clearhead.lens.derived import Derived
-from clearhead.lens.softmax import exponential
+from clearhead.lens.maps.derived import Derived
+from clearhead.lens.maps.softmax import exponential
 
 SPREAD = 16
 """So many rows are verified where none are named: the first, the last, and others equally far apart."""

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clearhead.errors import InputError, OutsideError
-from clearhead.lens.attention_map import AttentionMap
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.places import places_of
 from clearhead.lens.seen import Kind
 from clearhead.model.kernels import Scoring
@@ -22,7 +22,7 @@ from clearhead.model.kernels import Scoring
 class ValueWeighted:
     """‖A[i, j]·f(x_j)‖ for each query and key, derived tile by tile as the weights are; rows do not sum to 1.
 
-    `clearhead.lens.measures.read` measures it like a map, and gives shares of what each query moves.
+    `clearhead.lens.measures.heads.read` measures it like a map, and gives shares of what each query moves.
     """
 
     def __init__(self, m: AttentionMap, norms: Float[Tensor, " Tk"]) -> None:

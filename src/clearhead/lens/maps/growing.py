@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import OutsideError
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.runs import Run
+from clearhead.lens.kept.runs import Run
+from clearhead.lens.maps.attention_map import AttentionMap
 
 if TYPE_CHECKING:
     import numpy as np

@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import InputError
-from clearhead.lens.derived import Derived, col_spans, row_spans
-from clearhead.lens.softmax import exponential
+from clearhead.lens.maps.derived import Derived, col_spans, row_spans
+from clearhead.lens.maps.softmax import exponential
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from clearhead.lens import colours
+from clearhead.lens.ways_out import colours
 
 
 def scale_end(cells: Float[np.ndarray, "h w"], all_of_them: bool) -> float:

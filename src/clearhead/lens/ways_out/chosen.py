@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from clearhead.errors import InputError
-from clearhead.lens.attention_map import AttentionMap
-from clearhead.lens.call import Kind
+from clearhead.lens.kept.call import Kind
 from clearhead.lens.look import Look
+from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Seen
 
 Source = Look | Seen | AttentionMap

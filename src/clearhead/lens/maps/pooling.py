@@ -17,9 +17,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import InputError
-from clearhead.lens import derived
-from clearhead.lens.derived import Derived, count
-from clearhead.lens.softmax import exponential
+from clearhead.lens.maps import derived
+from clearhead.lens.maps.derived import Derived, count
+from clearhead.lens.maps.softmax import exponential
 
 How = Literal["max", "mean"]
 """What a cell of an overview tells of its block."""

@@ -10,15 +10,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import OutsideError, ReleasedError
-from clearhead.lens.attention_map import AttentionMap, derive_weights
 from clearhead.lens.index import index
-from clearhead.lens.keep import AS_RUN, EVERYTHING, Choice, own
-from clearhead.lens.softmax import log_sum_exp
+from clearhead.lens.kept.keep import AS_RUN, EVERYTHING, Choice, own
+from clearhead.lens.maps.attention_map import AttentionMap, derive_weights
+from clearhead.lens.maps.softmax import log_sum_exp
 from clearhead.model.kernels import Scoring
 from clearhead.model.masks import Mask
 
 if TYPE_CHECKING:
-    from clearhead.lens.runs import Run
+    from clearhead.lens.kept.runs import Run
 
 Kind = Literal["encoder", "decoder", "cross"]
 """Which attention: the encoder's or the decoder's own, or the decoder's reading of the encoder."""

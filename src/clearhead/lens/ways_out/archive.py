@@ -29,13 +29,13 @@ import torch
 from torch import Tensor
 
 from clearhead.errors import LensError
-from clearhead.lens.attention_map import ARRAY_CELLS, AttentionMap
-from clearhead.lens.call import KINDS, Call
-from clearhead.lens.chosen import Source, layers_of
+from clearhead.lens.kept.call import KINDS, Call
 from clearhead.lens.look import Look
-from clearhead.lens.outputs import check_ending, check_path, whole_or_nothing
+from clearhead.lens.maps.attention_map import ARRAY_CELLS, AttentionMap
 from clearhead.lens.reading import Reading
 from clearhead.lens.seen import Seen
+from clearhead.lens.ways_out.chosen import Source, layers_of
+from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 from clearhead.model import masks
 from clearhead.model.kernels import Scoring
 from clearhead.model.masks import Bias, Mask, Rule, Table

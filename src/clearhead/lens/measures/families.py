@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import InputError, MissingDependencyError
-from clearhead.lens.colours import INK, PAPER, SOFT
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Call, Kind, Seen
+from clearhead.lens.ways_out.colours import INK, PAPER, SOFT
 
 CELLS = 2**22
 """Rows are derived so many that a block, of all heads, has about this many numbers."""

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import OutsideError
-from clearhead.lens.derived import Derived, col_spans, count, row_spans
-from clearhead.lens.softmax import exponential
+from clearhead.lens.maps.derived import Derived, col_spans, count, row_spans
+from clearhead.lens.maps.softmax import exponential
 
 SLACK = 1e-4
 """What rounding may add to a bound of 1; a tile is left out only if it stays under even so."""
