@@ -231,7 +231,7 @@ class BucketBias(Bias):
 
     @property
     def needs_grad(self) -> bool:
-        return self.table.requires_grad
+        return self.table.requires_grad and torch.is_grad_enabled()
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,7 +252,7 @@ class TableBias(Bias):
 
     @property
     def needs_grad(self) -> bool:
-        return self.table.requires_grad
+        return self.table.requires_grad and torch.is_grad_enabled()
 
 
 def _pick(table: Tensor, batch: int, head: int) -> Tensor:

@@ -66,7 +66,8 @@ class Receipt:
         """The largest difference as a share of its tolerance: up to 1 is well. NaN counts as infinite."""
         shares = [self.row_sums / self.tolerance, self.weights / self.tolerance]
         if self.output is not None and self.output_tolerance is not None:
-            shares.append(self.output / self.output_tolerance if self.output_tolerance else math.inf * self.output)
+            exact = 0.0 if self.output == 0 else math.inf  # a head whose values are zero is held to nothing less
+            shares.append(self.output / self.output_tolerance if self.output_tolerance else exact)
         return max(math.inf if math.isnan(share) else share for share in shares)
 
     @property

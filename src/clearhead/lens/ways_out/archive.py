@@ -170,6 +170,7 @@ def _of_scoring(name: str, scoring: Scoring, q: Tensor, k: Tensor, batch: int, a
     return {
         "scale": scoring.scale,
         "softcap": scoring.softcap,
+        "bias_dtype": None if scoring.bias_dtype is None else str(scoring.bias_dtype).removeprefix("torch."),
         "offset": mask.offset,
         "rules": [_part(f"{name}.rule.{n}", rule, arrays) for n, rule in enumerate(rules)],
         "biases": [_part(f"{name}.bias.{n}", bias, arrays) for n, bias in enumerate(biases)],

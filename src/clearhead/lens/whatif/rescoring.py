@@ -119,11 +119,12 @@ class AtTemperature(Rescoring):
     def of(self, scoring: Scoring, heads: Heads = None) -> Scoring:
         assert heads is None
         t, mask = self.temperature, scoring.mask
-        return Scoring(
-            scoring.scale / t,
-            Mask(mask.rules, tuple(Shrunk(bias, 1 / t) for bias in mask.biases), mask.offset),
-            None if scoring.softcap is None else scoring.softcap / t,  # c/t·tanh((s/t)/(c/t)) = c·tanh(s/c)/t
-            None if scoring.sinks is None else scoring.sinks / t,
+        return replace(
+            scoring,
+            scale=scoring.scale / t,
+            mask=Mask(mask.rules, tuple(Shrunk(bias, 1 / t) for bias in mask.biases), mask.offset),
+            softcap=None if scoring.softcap is None else scoring.softcap / t,  # c/t·tanh((s/t)/(c/t)) = c·tanh(s/c)/t
+            sinks=None if scoring.sinks is None else scoring.sinks / t,
         )
 
 

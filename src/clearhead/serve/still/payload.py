@@ -222,7 +222,8 @@ def _by_distance(call: Call) -> Float[Tensor, "H distances"] | None:
     last = torch.tensor([rows - 1 + mask.offset], device=device)
     keys = torch.arange(rows + cols - 1, device=device)  # from the last query, these stand at every distance
     added = [bias.add(last, keys).detach().float()[0, :, 0] for bias in mask.biases]
-    return sum(added[1:], added[0]).expand(call.n_heads, -1)
+    total = sum(added[1:], added[0])
+    return total.to(call.scoring.bias_dtype or total.dtype).float().expand(call.n_heads, -1)  # as the kernel added it
 
 
 # ── from numbers to letters ──────────────────────────────────────────────────────────────────────────────────────
