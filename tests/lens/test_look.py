@@ -58,7 +58,7 @@ def test_words_are_found_as_people_mean_them(seen: Look) -> None:
     assert seen.find("The") == [1]
     assert seen.find("didn't") == [3, 4, 5]
     assert seen.find("[SEP]") == [14] and seen.find(-1) == [14]
-    for absent in ("elephant", "it#2", "the#2", 99):
+    for absent in ("elephant", "it#2", "the#2", 99, " "):
         with pytest.raises(OutsideError) as caught:
             seen.find(absent)
         assert "\n" not in str(caught.value)

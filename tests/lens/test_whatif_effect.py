@@ -230,7 +230,7 @@ def test_experiments_in_words() -> None:
     assert by_word.value == whatif(lm, SENTENCE, Cut(it, cat, [(0, 2)])).value != 0
     assert whatif(lm, SENTENCE, Cut("the#2", "the", renormalise=False)).value > 0
     deleted = whatif(lm, SENTENCE, Delete("cat"))
-    assert deleted.value == pytest.approx(whatif(lm, SENTENCE, *(Cut(i, cat) for i in range(len(tokens)))).value)
+    assert deleted.value == pytest.approx(whatif(lm, SENTENCE, *(Cut(i, cat) for i in range(cat, len(tokens)))).value)
     assert whatif(lm, SENTENCE, Rescore(WithoutMask())).value > 0
     both = whatif(lm, SENTENCE, Rescore(AtTemperature(2.0)), Silence([(0, 0)]))
     with silence(lm.model, [(0, 0)]):
@@ -298,6 +298,7 @@ def test_it_is_the_same_in_training_and_draws_no_gradient() -> None:
 def test_refusals_are_one_line(as_a_user: None) -> None:
     lm, labels, bare = (with_head(*HEADS[name]) for name in ("next word", "label", "nothing"))
     both = with_head("buckets", LanguageModel())
+    near = with_head(*HEADS["windowed"])
     one = Silence([(0, 1)])
     for wrong, error, words in [
         (lambda: whatif(lm, SENTENCE), InputError, "no experiment"),
@@ -321,6 +322,15 @@ def test_refusals_are_one_line(as_a_user: None) -> None:
         (lambda: whatif(both, SENTENCE, one, target="a dog"), LensError, "say which"),
         (lambda: whatif(both, SENTENCE, one), InputError, "two texts"),
         (lambda: whatif(lm, SENTENCE, one).gains(0), InputError, "1 or more"),
+        (lambda: sweep(lm, SENTENCE, how="median"), InputError, "not a choice"),
+        (lambda: sweep(lm, SENTENCE, references=("a dog ran",)), InputError, "leave them out"),
+        (lambda: sweep(lm, SENTENCE, how="mean", references="a dog"), InputError, "come as a list"),
+        (lambda: whatif(lm, SENTENCE, Delete(" ")), OutsideError, "no token that is read has any of ' '"),
+        (lambda: whatif(lm, SENTENCE, Cut(" ", "cat")), OutsideError, "no token that is read"),
+        (lambda: whatif(both, SENTENCE, Cut("ran", "cat", kind="cross"), target="a dog ran"), OutsideError, "no token"),
+        (lambda: whatif(lm, SENTENCE, Cut("cat", "tired")), InputError, "cannot read 'tired' from 'cat'"),
+        (lambda: whatif(lm, SENTENCE, Cut("cat", "tired", [(1, 0)], renormalise=False)), InputError, "head 1.0 cannot"),
+        (lambda: whatif(near, SENTENCE, Cut("tired", "the")), InputError, "cannot read 'the' from 'tired'"),
         (lambda: sweep(lm, SENTENCE, kind="cross"), OutsideError, "no 'cross'"),
         (lambda: sweep(both, SENTENCE, "a dog").table(), OutsideError, "say which"),
         (lambda: sweep(bare, SENTENCE, "a dog"), InputError, "leave it out"),

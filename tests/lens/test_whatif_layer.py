@@ -212,6 +212,38 @@ def test_with_values_kept_the_head_s_new_output() -> None:
         output(one_head(3, 3))
 
 
+def test_a_map_that_grows_is_asked_as_it_is_at_one_moment() -> None:
+    """The text goes on between the question and the answer's first look; rows still sum to what they should."""
+    model = build(CONFIGS["softcap and sinks"]).eval()
+    ids = torch.randint(60, (1, 9))
+    asked: list[Any] = [
+        lambda m: without_keys(m, [0]),
+        lambda m: without_edges(m, [3], [1]),
+        without_sinks,
+        lambda m: at_temperature(m, 0.5),
+        without_scale,
+        without_mask,
+        lambda m: rescored(m, WithoutKeys((1,))),
+    ]
+    with torch.inference_mode(), watch(model, receipts=True) as seen:
+        cache = model.new_cache()
+        model(ids[:, :5], cache=cache)
+        growing = seen.growing(0, 0)
+        then = growing.now
+        answers = [ask(growing) for ask in asked]
+        said = output(growing)
+        for at in range(5, 9):
+            model(ids[:, at : at + 1], cache=cache)
+        assert growing.shape == (9, 9) and said.shape[0] == 5
+        for ask, answer in zip(asked, answers, strict=True):
+            assert answer.shape == (5, 5)
+            torch.testing.assert_close(answer.dense(), ask(then).dense(), atol=0, rtol=0)
+        torch.testing.assert_close(said, output(then), atol=0, rtol=0)
+        assert without_sinks(growing).shape == (9, 9)
+        sums = without_sinks(growing).dense().sum(-1)
+    torch.testing.assert_close(sums, torch.ones(9), **CLOSE)
+
+
 def test_refusals_are_one_line(as_a_user: None) -> None:
     m = one_head(4, 6, Table(torch.ones(1, 1, 4, 6, dtype=torch.bool)))
     for wrong, error, words in [

@@ -266,6 +266,34 @@ def test_a_cut_made_while_text_is_written_counts_from_its_start() -> None:
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=2e-6, rtol=0)
 
 
+@pytest.mark.parametrize("renormalise", [True, False])
+def test_a_cut_of_positions_that_are_not_there_is_refused(renormalise: bool, as_a_user: None) -> None:
+    model = build(CONFIGS["rotary"]).eval()
+    ids = torch.randint(60, (1, 9))
+    wrongs: list[tuple[Any, Any, Any, str]] = [
+        (None, [-1], OutsideError, "key -1 is outside"),
+        ([-2], [0], OutsideError, "query -2 is outside"),
+        (None, [], InputError, "no key was named"),
+        ([], [0], InputError, "no query was named"),
+        (None, 3, InputError, "no list of keys"),
+        ([1.0], [0], InputError, "no list of queries"),
+    ]
+    for queries, keys, error, words in wrongs:
+        with pytest.raises(error, match=words), cut(model, queries, keys, renormalise=renormalise):
+            pytest.fail("the block was entered")
+    for queries, keys, words in [(None, [2, 9], "key 9 is outside"), ([9], [2], r"query 9 .* choose 0…8")]:
+        with cut(model, queries, keys, [(1, 0)], renormalise=renormalise):
+            with torch.inference_mode(), pytest.raises(OutsideError, match=words):
+                model(ids)
+            model(torch.randint(60, (1, 10)))
+    assert kernels(model) == {fused} and not model._forward_pre_hooks
+    translator = build(both()).eval()
+    with cut(translator, [4], [8], kind="cross", renormalise=renormalise):
+        translator(torch.randint(60, (1, 9)), torch.randint(60, (1, 5)))
+        with pytest.raises(OutsideError, match="key 8 is outside"):
+            translator(torch.randint(60, (1, 8)), torch.randint(60, (1, 5)))
+
+
 def test_a_cut_by_head_writes_no_larger_mask(monkeypatch: pytest.MonkeyPatch) -> None:
     """A mask with a head axis goes by shorter blocks of queries: no tile above MASK_CELLS."""
     from clearhead.model import kernels as module

@@ -45,7 +45,8 @@ class Reading:
     def find(self, word: str | int, *, target: bool = False) -> list[int]:
         """The tokens of a word: its first occurrence in the text, its n-th as `word#n`, or a token by its index.
 
-        Raises OutsideError, naming the tokens there are, where the text has no such word.
+        Raises OutsideError, naming the tokens there are, where the text has no such word, or no token that is read has
+        any of it: a space between words, the last word of a decoder's target.
         """
         text, offsets, tokens = (
             (self.target or "", self.begun.offsets, self.begun.labels)
@@ -65,11 +66,17 @@ class Reading:
         if len(spans) < int(count) or int(count) < 1:
             if word in tokens:  # a special token, or a piece as it is shown
                 return [tokens.index(word)]
-            shown = " ".join(tokens[:40]) + (" …" if len(tokens) > 40 else "")
             times = f"only {len(spans)} times" if spans else "not"
-            raise OutsideError(f"{wanted!r} is {times} in the text; its tokens are: {shown}")
+            raise OutsideError(f"{wanted!r} is {times} in the text; its tokens are: {_shown(tokens)}")
         start, end = spans[int(count) - 1]
-        return [i for i, (a, b) in enumerate(offsets) if a < end and b > start and b > a]
+        found = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and b > a]
+        if not found:
+            raise OutsideError(f"no token that is read has any of {wanted!r}; the tokens are: {_shown(tokens)}")
+        return found
+
+
+def _shown(tokens: list[str]) -> str:
+    return " ".join(tokens[:40]) + (" …" if len(tokens) > 40 else "")
 
 
 def _occurrences(text: str, wanted: str) -> list[tuple[int, int]]:

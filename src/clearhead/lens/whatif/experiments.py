@@ -6,8 +6,8 @@ Each becomes the `with` block of `silencing.py` or `rerun.py` that does it. Seve
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -16,7 +16,7 @@ from clearhead.errors import InputError
 from clearhead.lens.reading import Reading, read
 from clearhead.lens.seen import Kind
 from clearhead.lens.texts import Readable
-from clearhead.lens.whatif.rerun import Outputs, cut, patch, rescore
+from clearhead.lens.whatif.rerun import Outputs, cut, cutting, patch, rescore
 from clearhead.lens.whatif.rescoring import Rescoring
 from clearhead.lens.whatif.silencing import How, Means, silence
 
@@ -49,10 +49,7 @@ class Silence(Experiment):
     kind: Kind | None = None
 
     def __post_init__(self) -> None:
-        if self.how not in ("zero", "mean"):
-            raise InputError(f"how={self.how!r} is not a choice; choose 'zero' or 'mean'.")
-        if self.references and self.how != "mean":
-            raise InputError("reference texts are for how='mean'; leave them out.")
+        check_how(self.how, self.references)
 
     @property
     def words(self) -> str:
@@ -67,7 +64,8 @@ class Silence(Experiment):
 class Cut(Experiment):
     """Word `query` does not read word `key`, in these heads, or in all.
 
-    renormalise: whether the other words share the weight, or keep what they had.
+    renormalise: whether the other words share the weight, or keep what they had. Raises InputError where none of these
+    heads could read that way round.
     """
 
     query: Word
@@ -81,11 +79,18 @@ class Cut(Experiment):
         rest = "" if self.renormalise else ", its weight withheld"
         return f"cut: {self.query!r} does not read {self.key!r} in {named(self.heads)}{rest}"
 
-    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+    @contextmanager
+    def block(self, lm: Readable, reading: Reading) -> Iterator[None]:
         both = reading.begun is not None
         queries = reading.find(self.query, target=both and self.kind != "encoder")
         keys = reading.find(self.key, target=both and self.kind == "decoder")
-        return cut(lm.model, queries, keys, self.heads, kind=self.kind, renormalise=self.renormalise)
+        with cutting(lm.model, queries, keys, self.heads, kind=self.kind, renormalise=self.renormalise) as edges:
+            yield
+        if edges.readable is False:
+            raise InputError(
+                f"{named(self.heads)} cannot read {self.key!r} from {self.query!r}, so there is nothing to cut: a "
+                "decoder reads only what came before, and a window only what is near; choose another word."
+            )
 
 
 @dataclass(frozen=True)
@@ -163,14 +168,23 @@ def named(heads: Heads | None) -> str:
     return f"head{'s' if len(heads) > 1 else ''} {', '.join(shown)}"
 
 
+def check_how(how: str, references: Sequence[str | tuple[str, str]]) -> None:
+    """Raise InputError for a word that is no way to silence, and for references that would not be read."""
+    if how not in ("zero", "mean"):
+        raise InputError(f"how={how!r} is not a choice; choose 'zero' or 'mean'.")
+    if isinstance(references, str):
+        raise InputError("reference texts come as a list; write [text].")
+    if references and how != "mean":
+        raise InputError("reference texts are for how='mean'; leave them out.")
+
+
 def means(
     lm: Readable, reading: Reading, how: Literal["zero", "mean"], references: Sequence[str | tuple[str, str]]
 ) -> How:
     """What a silenced head says: nothing, or its mean over the references (pairs where there are two) or the text."""
+    check_how(how, references)
     if how == "zero":
         return "zero"
-    if isinstance(references, str):
-        raise InputError("reference texts come as a list; write [text].")
     texts = [read(lm, *((each,) if isinstance(each, str) else each)) for each in references]
     runs: list[Callable[[], object]] = [partial(each.run, lm.model) for each in texts or [reading]]
     return Means.over(lm.model, runs)

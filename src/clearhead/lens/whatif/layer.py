@@ -2,7 +2,8 @@
 
 Each function gives an AttentionMap whose new log-sum-exp is worked out for the rows that are looked at: a what-if costs
 nothing until then, and nothing T×T is made. It answers for this layer; what would follow downstream is another question
-(`rerun.py`). With values kept (`watch(model, receipts=True)`), `output` gives what the head would say.
+(`rerun.py`). With values kept (`watch(model, receipts=True)`), `output` gives what the head would say. A map that still
+grows is asked as it is at that moment.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from clearhead.errors import InputError, LensError, OutsideError
 from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.maps.growing import GrowingMap
 from clearhead.lens.maps.softmax import log_sum_exp
 from clearhead.lens.whatif.rescoring import (
     ORDER,
@@ -44,6 +46,7 @@ def without_keys(m: AttentionMap, keys: Sequence[int]) -> AttentionMap:
     has nothing left to read is all zeros. To take a decoder's first-token sink away: without_keys(m, [0]).
     Raises OutsideError for a key there is not.
     """
+    m = _at_this_moment(m)
     gone = _indices(m, keys, 1)
     change = WithoutKeys(gone)
     scoring = change.of(m.scoring)
@@ -54,6 +57,7 @@ def without_keys(m: AttentionMap, keys: Sequence[int]) -> AttentionMap:
 
 def without_edges(m: AttentionMap, queries: Sequence[int], keys: Sequence[int]) -> AttentionMap:
     """The map as if these queries could not read these keys; other rows stay as they are."""
+    m = _at_this_moment(m)
     rows, cols = _indices(m, queries, 0), _indices(m, keys, 1)
     columns, offset = torch.tensor(cols, dtype=torch.long), m.scoring.mask.offset
     scoring = WithoutEdges([row + offset for row in rows], cols).of(m.scoring)
@@ -67,6 +71,7 @@ def without_edges(m: AttentionMap, queries: Sequence[int], keys: Sequence[int]) 
 
 def without_sinks(m: AttentionMap) -> AttentionMap:
     """The map without its learned sink, lse' = log(e^lse − e^sink): rows sum to 1. InputError where it has none."""
+    m = _at_this_moment(m)
     scoring = WithoutSinks().of(m.scoring)
     sinks = m.scoring.sinks
     assert sinks is not None
@@ -98,12 +103,14 @@ def without_mask(m: AttentionMap, rules: Sequence[str] = ORDER) -> AttentionMap:
 
 def rescored(m: AttentionMap, change: Rescoring) -> AttentionMap:
     """The map under any other scoring, summed anew: the slow twin of those that a subtraction gives."""
+    m = _at_this_moment(m)
     scoring = change.of(m.scoring)
     return _under(m, scoring, _anew(m, scoring), change.words)
 
 
 def output(m: AttentionMap) -> Float[Tensor, "Tq Dv"]:
     """What the head says with these weights: A·V, in blocks. Raises LensError where the values were not kept."""
+    m = _at_this_moment(m)
     v = m._v
     if v is None:
         raise LensError(f"{m.name} has no values to weigh; keep them: watch(model, receipts=True).")
@@ -112,6 +119,11 @@ def output(m: AttentionMap) -> Float[Tensor, "Tq Dv"]:
     for rows, cols, tile in m.tiles():
         out[rows.start : rows.stop] += tile @ v[0, 0, cols.start : cols.stop].to(tile)
     return out
+
+
+def _at_this_moment(m: AttentionMap) -> AttentionMap:
+    """A map that grows no more: q, k and the log-sum-exp of one answer must be those of one moment."""
+    return m.now if isinstance(m, GrowingMap) else m
 
 
 # ── the new log-sum-exp ──────────────────────────────────────────────────────────────────────────────────────────

@@ -5,12 +5,13 @@ Each is a `with` block in which the model is called as ever. They stand in one a
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import InputError, OutsideError
@@ -56,11 +57,37 @@ def cut(
     renormalise: whether the other keys share the weight that was cut, as if those had not been there; if not, they
     keep theirs, and the head says less (this cannot be watched: no log-sum-exp describes such rows). Positions are
     counted from the text's start, as long as cross-attention is not read through a cache.
+
+    Raises InputError for an empty list, OutsideError for a position below 0 and, when the model is called, for one that
+    the text has not; a text that is written through a cache may reach it yet.
     """
-    change = WithoutKeys(tuple(keys)) if queries is None else WithoutEdges(tuple(queries), tuple(keys))
-    edit = Rescored if renormalise else Withheld
-    with edited(model, _at(model, heads, kind, lambda chosen: edit(change, chosen))):
+    with cutting(model, queries, keys, heads, kind=kind, renormalise=renormalise):
         yield
+
+
+@contextmanager
+def cutting(
+    model: nn.Module,
+    queries: Sequence[int] | None,
+    keys: Sequence[int],
+    heads: Pairs | None = None,
+    *,
+    kind: Kind | None = None,
+    renormalise: bool = True,
+) -> Iterator[Edges]:
+    """`cut`, with what it finds out about its edges while the model runs."""
+    gone = _positions(keys, "key")
+    by = None if queries is None else _positions(queries, "query")
+    change = WithoutKeys(gone) if by is None else WithoutEdges(by, gone)
+    edit, edges = Rescored if renormalise else Withheld, Edges(by, gone)
+    edits = _at(model, heads, kind, lambda chosen: edit(change, chosen))
+    # the edges stand around the cut: they are shown the mask as it was before it
+    with edited(model, edits), edited(model, dict.fromkeys(edits, edges)):
+        handle = model.register_forward_pre_hook(edges.begin, with_kwargs=True)
+        try:
+            yield edges
+        finally:
+            handle.remove()
 
 
 @contextmanager
@@ -117,6 +144,17 @@ def _at(
     return edits
 
 
+def _positions(positions: Sequence[int], word: str) -> tuple[int, ...]:
+    if isinstance(positions, int) or not all(type(position) is int for position in positions):
+        many = "queries" if word == "query" else "keys"
+        raise InputError(f"{positions!r} is no list of {many}; give numbers, such as [3].")
+    if not len(positions):
+        raise InputError(f"no {word} was named; give at least one.")
+    if min(positions) < 0:
+        raise OutsideError(f"{word} {min(positions)} is outside every text; positions are counted from 0.")
+    return tuple(positions)
+
+
 # ── the edits ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -140,6 +178,43 @@ class Rescored:
         return torch.where(
             self.heads.to(q.device)[None, :, None, None], other, kernel(q, k, v, scoring, dropout=dropout)
         )
+
+
+class Edges:
+    """Changes nothing: refuses positions that the text has not, and notes whether any of these edges may be read.
+
+    readable: None until the model is called, and where every query is meant.
+    """
+
+    hidden: None = None
+
+    def __init__(self, queries: tuple[int, ...] | None, keys: tuple[int, ...]) -> None:
+        self.queries, self.keys = queries, keys
+        self.readable: bool | None = None
+        self.grows = False
+        self.thread = threading.get_ident()
+
+    def begin(self, _model: nn.Module, _given: object, options: Mapping[str, object]) -> None:
+        """Before each call of the model: a text that is read through a cache grows."""
+        if threading.get_ident() == self.thread:
+            self.grows = options.get("cache") is not None
+
+    def __call__(self, kernel: Kernel, q: Q, k: K, v: V, scoring: Scoring, dropout: float) -> Out:
+        start, stop, size = scoring.mask.offset, scoring.mask.offset + q.shape[2], k.shape[2]
+        if not self.grows:
+            for word, positions, there in (("query", self.queries or (), stop), ("key", self.keys, size)):
+                if max(positions, default=0) >= there:
+                    raise OutsideError(f"{word} {max(positions)} is outside the text; choose 0…{there - 1}.")
+        if self.queries is not None and not self.readable:
+            rows = [query - start for query in self.queries if start <= query < stop]
+            cols = torch.tensor([key for key in self.keys if key < size], dtype=torch.long, device=q.device)
+            self.readable = any(_may_read(scoring, row, cols) for row in rows)
+        return kernel(q, k, v, scoring, dropout=dropout)
+
+
+def _may_read(scoring: Scoring, row: int, cols: Int[Tensor, " n"]) -> bool:
+    allowed = scoring.mask.allowed(torch.tensor([row], device=cols.device), cols)
+    return bool(len(cols)) and (allowed is None or bool(allowed.any()))
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ from clearhead.lens.reading import Reading, read
 from clearhead.lens.seen import KINDS, Kind
 from clearhead.lens.texts import Readable
 from clearhead.lens.whatif.edited import edited, widths_of
-from clearhead.lens.whatif.experiments import means
+from clearhead.lens.whatif.experiments import check_how, means
 from clearhead.lens.whatif.outcome import Measure, asks_the_end, config_of, usual
 from clearhead.lens.whatif.replay import Remembered
 from clearhead.lens.whatif.silencing import Means, Silenced
@@ -91,8 +91,10 @@ def sweep(
 ) -> Sweep:
     """The effect of silencing each head alone, as if by a loop of `whatif(lm, text, Silence([(layer, head)]))`.
 
-    measure, how, references: as there. kind: only this attention, in an encoder-decoder; all by default.
+    measure, how, references: as there, and refused as there. kind: only this attention, in an encoder-decoder; all by
+    default.
     """
+    check_how(how, references)
     model, reading = lm.model, read(lm, text, target)
     widths = widths_of(model)
     kinds = [each for each in KINDS if any(place[0] == each for place in widths)]
