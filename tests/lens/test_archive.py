@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from clearhead.errors import LensError
+from clearhead.errors import LensError, OutsideError
 from clearhead.lens.kept.call import Call
+from clearhead.lens.kept.placed import DistanceBias
 from clearhead.lens.look import Look
 from clearhead.lens.maps.attention_map import AttentionMap
+from clearhead.lens.measures.heads import measure
 from clearhead.lens.seen import Seen
 from clearhead.lens.watch import watch
 from clearhead.lens.ways_out import archive
 from clearhead.lens.ways_out.archive import read_npz, write_npz
+from clearhead.model.config import ALiBi
 from clearhead.model.kernels import Scoring, blockwise
 from clearhead.model.masks import Mask, RoundedSlopeBias, Rule, Table, TableBias
 from tests.cli.small import MODELS, SENTENCE, load
+from tests.model import tiny
 
 
 def look(name: str) -> Look:
@@ -83,6 +88,62 @@ def test_tables_of_several_texts_and_heads_come_back_one_text_at_a_time(tmp_path
         assert isinstance(back, Seen)
         for head in (0, 1):
             assert torch.equal(back.map(0, head).dense(), seen.map(0, head, batch=batch).dense())
+
+
+@pytest.mark.parametrize("heads", [[1], [0, 1, 2], [0, 3], [2, 3]])
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_the_heads_that_were_kept_come_back(heads: list[int], tokens: int, tmp_path: Path) -> None:
+    """Four heads that share two key heads, biases and sinks of all four, and only some of one layer kept."""
+    model = tiny.decoder(ALiBi(), attention=replace(tiny.GROUPED, sinks=True))
+    with torch.inference_mode(), watch(model, layers=[1], heads=heads) as seen:
+        model(tiny.ids(1, tokens))
+    path = tmp_path / "seen.npz"
+    write_npz(path, seen)
+    back = read_npz(path)
+    assert isinstance(back, Seen) and back.call(1).heads == tuple(heads) and back.n_heads() == 4
+    for head in heads:
+        assert torch.equal(back.map(1, head).dense(), seen.map(1, head).dense())
+    assert measure(back).to_rows() == measure(seen).to_rows()
+    with pytest.raises(OutsideError, match="was not kept"):
+        back.map(1, next(head for head in range(4) if head not in heads))
+    again = tmp_path / "again.npz"
+    write_npz(again, back)
+    twice = read_npz(again)
+    assert isinstance(twice, Seen) and torch.equal(twice.map(1, heads[0]).dense(), seen.map(1, heads[0]).dense())
+    for wrong in ([4, -1, *heads[1:]], [4, *heads[:-1], 4], [4, *[0] * (len(heads) + 1)]):
+        rewritten(path, about=lambda about, wrong=wrong: about["calls"][0].update(heads=wrong))
+        with pytest.raises(LensError, match="is not what write_npz writes"):
+            read_npz(path)
+
+
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_bias_by_distance_comes_back(batch: int, tmp_path: Path) -> None:
+    """What T5 of transformers hands over, kept as a number a distance."""
+    q, k = torch.randn(2, 2, 5, 4), torch.randn(2, 2, 5, 4)
+    scoring = Scoring(1.0, Mask((), (DistanceBias(torch.randn(2, 2, 9), -4), DistanceBias(torch.randn(1, 2, 9), -4))))
+    seen = Seen()
+    seen.record(Call(q, k, blockwise(q, k, k, scoring)[1], scoring, kind="encoder", layer=0, module=""))
+    write_npz(tmp_path / "seen.npz", seen, batch=batch)
+    back = read_npz(tmp_path / "seen.npz")
+    assert isinstance(back, Seen)
+    for head in (0, 1):
+        assert torch.equal(back.map(0, head).dense(), seen.map(0, head, batch=batch).dense())
+
+
+@pytest.mark.parametrize("padding", ["none", "right"])
+def test_a_t5_of_transformers_comes_back(padding: str, tmp_path: Path) -> None:
+    pytest.importorskip("transformers")
+    from tests.lens.foreign import build, inputs
+
+    model = build("t5")
+    with torch.inference_mode(), watch(model, heads=[0, 2]) as seen:
+        model(**inputs("t5", padding))
+    write_npz(tmp_path / "seen.npz", seen)
+    back = read_npz(tmp_path / "seen.npz")
+    assert isinstance(back, Seen) and back.kinds == seen.kinds
+    for kind in seen.kinds:
+        for head in (0, 2):
+            assert torch.equal(back.map(1, head, kind).dense(), seen.map(1, head, kind).dense())
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])

@@ -22,8 +22,9 @@ from clearhead.lens.measures.rollout import rollout, rollout_row
 from clearhead.lens.measures.values import head_projection, value_weighted
 from clearhead.lens.seen import Seen
 from clearhead.lens.watch import watch
+from clearhead.model.config import T5Bias
 from clearhead.model.kernels import Scoring, blockwise
-from clearhead.model.masks import Causal, Mask
+from clearhead.model.masks import Causal, Mask, Window
 from tests.cli.small import SENTENCE, Small
 from tests.lens.test_attention_map import BATCH, HEADS, PLANS, carry_out
 from tests.model import tiny
@@ -261,6 +262,8 @@ def test_distances_are_jensen_shannon(plan: dict[str, Any]) -> None:
     reads = allowed_of(call, 1, 0)
     if plan["sinks"]:
         full = torch.cat((full, (1 - full.sum(-1, keepdim=True)).clamp(min=0)), dim=-1)
+    if plan["padding"] and call.shape[0] <= call.shape[1]:  # padding does not read either
+        full = full * call.scoring.mask.rules[0].real[1, : call.shape[0], None]  # type: ignore[attr-defined]
     for a in range(HEADS):
         for b in range(HEADS):
             middle = (full[a] + full[b]) / 2
@@ -280,6 +283,67 @@ def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = families(seen).distances
     monkeypatch.setattr(module, "CELLS", 8 * 40 * 3)  # three rows at a time
     torch.testing.assert_close(families(seen).distances, whole, atol=1e-6, rtol=0)
+
+
+def test_layers_that_reach_differently_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer with a window and one without, as Gemma 2 has them, in more than one block of rows."""
+    from clearhead.lens.measures import families as module
+
+    q, k = torch.randn(2, 1, 2, 90, 8), torch.randn(2, 1, 2, 90, 8)
+    rules = ((Causal(), Window(8)), (Causal(),))
+    calls, dense = [], []
+    for layer in (0, 1):
+        sinks = torch.randn(2) if layer else None  # and one has learned sinks, the other none
+        scoring = Scoring(0.5, Mask(rules[layer]), sinks=sinks)
+        lse = blockwise(q[layer], k[layer], k[layer], scoring)[1]
+        calls.append(Call(q[layer], k[layer], lse, scoring, kind="decoder", layer=layer, module=""))
+        weights = torch.stack([calls[-1].map(head).dense() for head in (0, 1)])
+        sink = (1 - weights.sum(-1, keepdim=True)).clamp(min=0) if layer else torch.zeros(2, 90, 1)
+        dense.append(torch.cat((weights, sink), dim=-1))
+    monkeypatch.setattr(module, "CELLS", 4 * 90 * 7)  # seven rows at a time
+    found, full = families(seen_of(*calls)), torch.cat(dense)
+    entropy = torch.special.entr
+    for a in range(4):
+        for b in range(4):
+            js = entropy((full[a] + full[b]) / 2) - (entropy(full[a]) + entropy(full[b])) / 2
+            assert float(found.distances[a, b]) == pytest.approx(float(js.sum()) / 90, abs=1e-5)
+
+
+def test_what_was_kept_of_a_model_is_measured() -> None:
+    model = tiny.decoder()
+    with torch.inference_mode(), watch(model) as every:
+        model(tiny.ids(1, 12))
+    with torch.inference_mode(), watch(model, layers=[1], heads=[1, 2]) as some:
+        model(tiny.ids(1, 12))
+    assert measure(some).to_rows() == measure(every).to_rows()[5:7]
+    found = families(some)
+    assert found.heads == ((1, 1), (1, 2))
+    assert float(found.distances[0, 1]) == pytest.approx(float(families(every).distances[5, 6]), abs=1e-6)
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("build", [tiny.encoder, tiny.decoder, tiny.translator], ids=["encoder", "decoder", "both"])
+def test_padding_is_not_measured(build: Any, side: str) -> None:
+    """A text of 6 tokens beside one of 30 measures as it does alone: padding neither reads nor is read."""
+    model, ids = build(T5Bias(buckets=8, max_distance=20)), tiny.ids(2, 30)
+    at = slice(24, 30) if side == "left" else slice(0, 6)
+    real = torch.ones(2, 30, dtype=torch.bool)
+    real[1] = False
+    real[1, at] = True
+    own = (tiny.ids(1, 5),) if build is tiny.translator else ()
+    with torch.inference_mode(), watch(model) as both:
+        model(ids, *(x.expand(2, -1) for x in own), attention_mask=real)
+    with torch.inference_mode(), watch(model) as alone:
+        model(ids[1:, at], *own)
+    rows, expected = measure(both, batch=1).to_rows(), measure(alone).to_rows()
+    assert len(rows) == len(expected)
+    for row, other in zip(rows, expected, strict=True):
+        shift = 0 if own and row["kind"] == "decoder" else at.start
+        assert row.pop("most_read") == other.pop("most_read") + shift  # type: ignore[operator]
+        assert row == pytest.approx(other, abs=1e-4)
+    for kind in both.kinds:
+        close = families(both, kind, batch=1).distances
+        torch.testing.assert_close(close, families(alone, kind).distances, atol=1e-5, rtol=0)
 
 
 def test_the_plane_keeps_distances() -> None:

@@ -1,15 +1,18 @@
 """Passes. A watched model has one watcher and runs one pass at a time; leaving the block waits for one under way.
 
 A pass is one forward call of the whole model. What is kept of two that ran at once could not be told apart, and a pass
-that is half watched is worth nothing; so both are kept from happening, in one line.
+that is half watched is worth nothing; so both are kept from happening, in one line. What was under way before the
+model was watched is not seen: it goes on as it began.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import FrameType
 
 from torch import nn
 
@@ -40,51 +43,103 @@ def claimed(model: nn.Module) -> Iterator[None]:
 
 
 class Passes:
-    """Which thread is inside the model."""
+    """Which thread is inside the model, and which were inside before there was a watcher.
+
+    A thread is inside while the call of the model that it made is on its stack: one that died, or that an exception of
+    any kind took out of it, is inside no more.
+    """
 
     def __init__(self) -> None:
-        self._thread: threading.Thread | None = None
         self._state = threading.Condition()
-        self._closing = self._closed = False
+        self._pass: tuple[threading.Thread, FrameType | None] | None = None
+        self._before: dict[int, FrameType] = {}  # what began unwatched: by thread, the call of the model
+        self._open = self._closing = self._closed = False
 
-    def begin(self) -> None:
-        """A pass begins. Raises LensError while another thread is inside."""
+    def open(self, model: nn.Module) -> None:
+        """All is in its place: what begins from now on is watched, and what is under way goes on as it began."""
+        own = set(model.modules())
+        with self._state:
+            for thread, frame in sys._current_frames().items():
+                for each in _calls(frame):
+                    if each.f_locals.get("self") in own:
+                        self._before[thread] = each
+            self._open = True
+
+    def begin(self) -> bool:
+        """A pass begins; True if it is watched. Raises LensError while another thread is inside."""
         with self._state:
             while self._closing:  # what begins now runs as the model was before
                 self._state.wait()
-            if self._closed:
-                return
-            self.check()
-            self._thread = threading.current_thread()
+            if not self.check():
+                return False
+            self._pass = threading.current_thread(), next(_calls(sys._getframe()), None)
+            return True
 
     def end(self) -> None:
         """The pass of this thread is over, well or not."""
         with self._state:
-            if self._thread is threading.current_thread():
-                self._thread = None
+            if self._pass is not None and self._pass[0] is threading.current_thread():
+                self._pass = None
                 self._state.notify_all()
 
-    def check(self) -> None:
-        """Raise LensError where this thread is not the one that is inside."""
-        inside = self._thread
-        if inside is not None and inside is not threading.current_thread() and inside.is_alive():
+    def check(self) -> bool:
+        """True if what this thread asks is watched, not if it began before. Raises LensError if another is inside."""
+        if not self._open or self._closed or self._began_before():
+            return False
+        if self._other() is not None:
             raise LensError(
                 "a watched model runs one pass at a time, and another thread is inside; call it from one thread after "
                 "the other, or watch a copy of it in each."
             )
+        return True
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """The block in which the model is put back: no other thread is inside, and none comes in."""
+        """The block in which the model is put back: no other thread is inside, and none comes in.
+
+        Who will not wait (Ctrl-C) has the model put back all the same.
+        """
+        interrupted: KeyboardInterrupt | None = None
         with self._state:
             self._closing = True
-            while (inside := self._thread) is not None and inside is not threading.current_thread():
-                if not inside.is_alive():
-                    break
-                self._state.wait(timeout=0.1)
+            try:
+                while self._other() is not None:
+                    self._state.wait(timeout=0.1)
+            except KeyboardInterrupt as error:
+                interrupted = error
         try:
             yield
         finally:
             with self._state:
-                self._closing, self._closed = False, True
+                self._closing, self._closed, self._pass = False, True, None
+                self._before.clear()
                 self._state.notify_all()
+        if interrupted is not None:
+            raise interrupted
+
+    def _other(self) -> threading.Thread | None:
+        """The other thread that is inside."""
+        now = self._pass
+        if now is None or now[0] is threading.current_thread() or not now[0].is_alive():
+            return None
+        thread, call = now
+        stack = sys._current_frames().get(thread.ident or 0)
+        return thread if call is None or any(each is call for each in _calls(stack)) else None
+
+    def _began_before(self) -> bool:
+        thread = threading.get_ident()
+        call = self._before.get(thread)
+        if call is None:
+            return False
+        if any(each is call for each in _calls(sys._getframe())):
+            return True
+        del self._before[thread]
+        return False
+
+
+def _calls(frame: FrameType | None) -> Iterator[FrameType]:
+    """The calls of modules on a stack, the innermost first."""
+    while frame is not None:
+        if frame.f_code is nn.Module._call_impl.__code__:
+            yield frame
+        frame = frame.f_back

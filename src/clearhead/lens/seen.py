@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clearhead.errors import LensError, OutsideError
-from clearhead.lens.index import index
+from clearhead.lens.index import index, indices
 from clearhead.lens.kept.call import KINDS as KINDS
 from clearhead.lens.kept.call import Call as Call
 from clearhead.lens.kept.call import Kind as Kind
@@ -91,7 +91,7 @@ class Seen:
         if calls is None:
             layers = sorted(number for k, number in self._calls if k == kind)
             raise OutsideError(f"layer {layer} of the {kind} was not seen; choose one of {_spans(layers)}.")
-        if not -len(calls) <= call < len(calls):
+        if not -len(calls) <= index(call, "a call") < len(calls):
             raise OutsideError(f"layer {layer} ran {len(calls)} times; call={call} is outside.")
         return calls[call]
 
@@ -110,7 +110,7 @@ class Seen:
 
         call = self.call(layer, kind)
         runs = self._runs.get((call.kind, call.layer), []) or [Run.alone(call)]
-        if not -len(runs) <= run < len(runs):
+        if not -len(runs) <= index(run, "a run") < len(runs):
             raise OutsideError(f"layer {layer} of the {call.kind} read {len(runs)} texts; run={run} is outside.")
         chosen = runs[run]
         if not chosen.whole:
@@ -145,7 +145,7 @@ class Seen:
         Summed over the key's tokens, averaged over the query's (Clark et al. 2019, §4.1).
         """
         kind = self._kind(kind)
-        rows, cols = torch.tensor(list(query)), torch.tensor(list(key))
+        rows, cols = torch.tensor(indices(query, "a query")), torch.tensor(indices(key, "a key"))
         found = []
         for layer in sorted(number for k, number in self._calls if k == kind):
             step = self.call(layer, kind, call)
@@ -164,6 +164,7 @@ class Seen:
     ) -> Receipts:
         """The receipts of every head that was kept, the worst first: see `AttentionMap.verify`."""
         self._kind(self.kinds[0] if self.kinds else None)
+        call = index(call, "a call")
         steps = [calls[call] for calls in self._calls.values() if -len(calls) <= call < len(calls)]
         found = [step.map(head, batch).verify(rows, atol=atol) for step in steps for head in step.heads]
         return Receipts(tuple(sorted(found, key=lambda receipt: -receipt.strain)))

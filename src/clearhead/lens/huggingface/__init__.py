@@ -56,6 +56,7 @@ def watch_transformers(model: Any, seen: Seen, choice: Choice) -> Iterator[None]
             generation.disable_compile = True
         for module in modules:
             watchers[module] = watcher
+        watcher.passes.open(model)
         yield
         if watcher.n_passes and not watcher.n_calls:
             raise NotWatchableError(

@@ -43,9 +43,9 @@ class Watcher:
         """A pass through the model begins."""
         refuse_output_attentions(model, given)
         refuse_checkpointing(model)
-        self.passes.begin()
-        self.places.begin()
-        self.n_passes += 1
+        if self.passes.begin():
+            self.places.begin()
+            self.n_passes += 1
 
     def end(self, *_: object) -> None:
         """It is over, well or not."""
@@ -78,6 +78,8 @@ def lens_attention(
 ) -> tuple[Float[Tensor, "B Tq H Dv"], None]:
     """What transformers calls for each attention while a model is watched: the fused kernel, its log-sum-exp kept."""
     watcher = watchers.get(module)
+    if watcher is not None and not watcher.passes.check():  # its pass began before
+        watcher = None
     if isinstance(attention_mask, Tensor) and attention_mask.shape[-1] > key.shape[2]:
         raise LensError("the attention mask is longer than the keys; give a mask for the keys there are.")
     mask = _mask_of(watcher, module, query, attention_mask, is_causal)
@@ -85,9 +87,8 @@ def lens_attention(
         mask = _with_bias(watcher, mask, position_bias)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     scoring = Scoring(scale, mask, softcap, s_aux)
-    if watcher is None:  # a model that shares the watched one's config
+    if watcher is None:  # or a model that shares the watched one's config
         return fused(query, key, value, scoring, dropout=dropout).transpose(1, 2).contiguous(), None
-    watcher.passes.check()
     query, key, value = as_run(query, key, value)
     out, lse = fused_with_lse(query, key, value, scoring, dropout=dropout)
     kind, layer, name = watcher.places.place(module)

@@ -100,6 +100,23 @@ class Call:
         """True once the tensors were given back."""
         return self._kept is None
 
+    @property
+    def keys_at(self) -> tuple[int, ...]:
+        """Of each kept head, which of the kept key heads it reads."""
+        return tuple(self._key_head[head] for head in self.heads)
+
+    def number_heads(self, n_heads: int, heads: tuple[int, ...]) -> None:
+        """Become a call of these heads of a layer of `n_heads`: of a part of a layer, as an archive gives it back.
+
+        Each has keys of its own then. Raises ValueError where they are not so many, in order.
+        """
+        inside = {head for head in heads if isinstance(head, int) and 0 <= head < n_heads}
+        if len(heads) != self.n_heads or list(heads) != sorted(inside):
+            raise ValueError(f"{heads} are not {self.n_heads} heads of {n_heads}, in order")
+        if n_heads != self.n_heads:
+            self.n_heads, self.heads = n_heads, heads
+            self._key_head = {head: at for at, head in enumerate(heads)}
+
     def join(self, run: Run, number: int, base: Call, *, keys: int, new: int) -> None:
         """Become a call of a run, which holds the keys (and values) of all but the last `new` tokens of its `keys`."""
         q, k, lse = self._tensors
@@ -185,7 +202,7 @@ class Call:
 
     def check_batch(self, batch: int) -> None:
         """Raise OutsideError unless the call had a text of this number."""
-        if not 0 <= batch < self.batch:
+        if not 0 <= index(batch, "a text") < self.batch:
             raise OutsideError(f"text {batch} is outside the batch of {self.batch}; choose 0…{self.batch - 1}.")
 
     def weights(self, rows: Int[Tensor, " q"], cols: Int[Tensor, " k"], batch: int = 0) -> Float[Tensor, "h q k"]:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import LensError, OutsideError
+from clearhead.lens.index import indices
 
 CHUNK = 2**24
 """Bytes that are written at once; a spilled tensor is never held twice."""
@@ -141,8 +142,8 @@ class Choice:
                     f"{word}={heads_or_layers!r} is no list of numbers; write {word}=[{heads_or_layers!r}]."
                 )
         return cls(
-            layers=None if layers is None else frozenset(layers),
-            heads=None if heads is None else frozenset(heads),
+            layers=None if layers is None else frozenset(indices(layers, "a layer")),
+            heads=None if heads is None else frozenset(indices(heads, "a head")),
             keep=keep,
             receipts=receipts,
         )

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clearhead.errors import LensError, OutsideError, ReleasedError
 from clearhead.lens.index import index as whole
+from clearhead.lens.index import indices, within
 from clearhead.lens.maps import pooling, receipts, strongest
 from clearhead.lens.maps.derived import col_spans, row_spans
 from clearhead.lens.maps.histogram import Histogram, histogram
@@ -160,6 +161,7 @@ class AttentionMap:
 
     def at(self, rows: Int[Tensor, " q"], cols: Int[Tensor, " k"]) -> Float[Tensor, "q k"]:
         """The weights of these queries and keys, numbered from 0, in any order. The slow twin of `tile`."""
+        rows, cols = within(rows, self.shape[0], "a query"), within(cols, self.shape[1], "a key")
         q, k, lse = self.given(rows, cols)
         rows, cols = rows.to(self.device), cols.to(self.device)
         return derive_weights(q[None, None], k[None, None], lse[None, None], self._scoring, rows, cols)[0, 0]
@@ -233,7 +235,7 @@ class AttentionMap:
 
     def verify(self, rows: Sequence[int] | None = None, *, atol: float | None = None) -> Receipt:
         """Proof that what is shown is what ran; see `receipts.py`. rows: 16 spread over the map by default."""
-        return receipts.verify(self, rows, atol=atol)
+        return receipts.verify(self, None if rows is None else indices(rows, "a query"), atol=atol)
 
     # ── inside ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -280,11 +282,12 @@ class AttentionMap:
             return torch.empty(0, dtype=torch.long, device=self.device)
         return torch.arange(span.start, span.stop, span.step, device=self.device)
 
-    def _inside(self, index: int, axis: int, least: int | None = None) -> int:
+    def _inside(self, index: object, axis: int, least: int | None = None) -> int:
         size, word = self.shape[axis], ("query", "key")[axis]
-        if not (-size if least is None else least) <= whole(index, f"a {word}") < size:
+        i = whole(index, f"a {word}")
+        if not (-size if least is None else least) <= i < size:
             raise OutsideError(f"{word} {index} is outside {self.name}, which has {size}; choose 0…{size - 1}.")
-        return index % size
+        return i % size
 
     def _span(self, index: object, axis: int) -> tuple[range, bool]:
         if isinstance(index, slice):
@@ -292,7 +295,5 @@ class AttentionMap:
                 return range(*index.indices(self.shape[axis])), True
             except (TypeError, ValueError) as error:
                 raise OutsideError(f"{self.name} cannot be sliced like that: {error}.") from None
-        if hasattr(index, "__index__"):
-            i = self._inside(index.__index__(), axis)
-            return range(i, i + 1), False
-        raise OutsideError(f"{self.name} takes whole numbers and slices, not {type(index).__name__}.")
+        i = self._inside(index, axis)
+        return range(i, i + 1), False

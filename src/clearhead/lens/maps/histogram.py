@@ -51,7 +51,10 @@ def linear_edges(bins: int = 50) -> Float[Tensor, " n"]:
 
 def histogram(m: Derived, edges: Sequence[float] | Float[Tensor, " n"] | None) -> Histogram:
     """Count all weights that may be read between edges that rise; `log_edges()` where None are given."""
-    edges = log_edges() if edges is None else torch.as_tensor(edges, dtype=torch.float64)
+    try:
+        edges = log_edges() if edges is None else torch.as_tensor(edges, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError("the edges of a histogram are numbers; give a list of two or more that rise.") from None
     if edges.ndim != 1 or len(edges) < 2 or not bool((edges.diff() > 0).all()):
         raise InputError("the edges of a histogram must rise: give two or more numbers, each above the one before.")
     bounds = edges.clone()

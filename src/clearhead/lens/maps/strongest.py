@@ -41,7 +41,7 @@ class TopRows(NamedTuple):
 def strongest_of_rows(m: Derived, k: int, rows: range | None = None) -> TopRows:
     """The k keys that each query in `rows` (all by default) reads most."""
     rows = range(m.shape[0]) if rows is None else rows
-    if rows.step != 1 or (len(rows) and not 0 <= rows.start < rows.stop <= m.shape[0]):
+    if not isinstance(rows, range) or rows.step != 1 or (len(rows) and not 0 <= rows.start < rows.stop <= m.shape[0]):
         raise OutsideError(f"{rows} is no run of queries of {m.name}; choose from range(0, {m.shape[0]}).")
     k = min(count(k), m.shape[1])
     weights = torch.zeros(len(rows), k, dtype=m.wide, device=m.device)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from clearhead.errors import InputError, MissingDependencyError
 from clearhead.lens.look import Look
+from clearhead.lens.measures.padding import real_queries
 from clearhead.lens.seen import Call, Kind, Seen
 from clearhead.lens.ways_out.colours import INK, PAPER, SOFT
 
@@ -66,18 +67,22 @@ class Families:
 
 
 def families(seen: Seen | Look, kind: Kind | None = None, *, batch: int = 0, call: int = -1) -> Families:
-    """Compare every head of a kind with every other over one text, in blocks of rows.
+    """Compare every head of a kind that was kept with every other over one text, in blocks of rows.
 
-    A learned sink counts as one more place to read. Queries that may read nothing are left out.
+    A learned sink counts as one more place to read. Queries that may read nothing are left out, and so is padding.
     """
     inner = seen.seen if isinstance(seen, Look) else seen
-    kind = inner.call(0, kind, call).kind
-    calls = [inner.call(layer, kind, call) for layer in range(inner.n_layers(kind))]
+    watched = [layer for layer in range(inner.n_layers(kind)) if inner.n_calls(kind, layer)]
+    calls = [inner.call(layer, kind, call) for layer in watched]
+    kind = calls[0].kind
     heads = tuple((step.layer, head) for step in calls for head in step.heads)
     sums = torch.zeros(len(heads), len(heads), dtype=torch.float64)
     queries = 0
+    sinks = any(step.scoring.sinks is not None for step in calls)
     for rows in _blocks(calls, len(heads)):
-        weights = torch.cat([_places(step, rows, batch) for step in calls])  # (n, q, k + 1)
+        reaches = [step.scoring.mask.reach(rows, step.shape[1]) for step in calls]  # each layer may have its window
+        cols = range(min(r.start for r in reaches), max(r.stop for r in reaches))
+        weights = torch.cat([_places(step, rows, cols, batch, sinks) for step in calls])  # (n, q, k + 1)
         queries += int((weights.sum(-1) > 0.5).any(0).sum())
         own = torch.special.entr(weights).sum((1, 2))
         for a in range(len(heads)):
@@ -95,13 +100,16 @@ def _blocks(calls: list[Call], n: int) -> Iterator[range]:
         yield range(low, min(tq, low + step))
 
 
-def _places(call: Call, rows: range, batch: int) -> Float[Tensor, "H q k1"]:
-    """The rows of a layer's heads, over all that they could read, the sink last."""
-    reach = call.scoring.mask.reach(rows, call.shape[1])
-    weights = torch.stack([call.map(head, batch).tile(rows, reach).cpu() for head in call.heads])
-    if call.scoring.sinks is None:
-        return weights
-    return torch.cat((weights, (1 - weights.sum(-1, keepdim=True)).clamp(min=0)), dim=-1)
+def _places(call: Call, rows: range, cols: range, batch: int, sinks: bool) -> Float[Tensor, "H q k1"]:
+    """The tokens' rows of a layer's heads, over all that any layer could read, the sink last, where any layer has one.
+
+    The rows of padding are zeros.
+    """
+    weights = torch.stack([call.map(head, batch).tile(rows, cols).cpu() for head in call.heads])
+    if sinks:
+        left = (1 - weights.sum(-1, keepdim=True)).clamp(min=0)
+        weights = torch.cat((weights, left if call.scoring.sinks is not None else torch.zeros_like(left)), dim=-1)
+    return weights * real_queries(call, batch)[rows.start : rows.stop, None]
 
 
 def _draw(found: Families, path: Path) -> Path:

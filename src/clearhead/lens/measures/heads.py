@@ -17,6 +17,7 @@ from torch import Tensor
 
 from clearhead.errors import OutsideError
 from clearhead.lens.look import Look
+from clearhead.lens.measures.padding import first_token, real_queries
 from clearhead.lens.seen import Kind, Seen
 from clearhead.model.kernels import Scoring
 
@@ -46,9 +47,9 @@ class Reading:
     previous, same, next   the share of the token before, of the token itself, and of the one after
     first        the share of the first token
     separators   the share of the separators, as they were given
-    reads        whether the query may read anything; the others have zeros, and count in no mean
-    received     Σ_i A[i, j] of each key
-    readers      how many queries may read that key: received/readers is what it gets of those who could give
+    reads        whether the query counts and may read anything; the others have zeros, and count in no mean
+    received     Σ_i A[i, j] of each key, over the queries that count
+    readers      how many of them may read that key: received/readers is what it gets of those who could give
     """
 
     entropy: Float[Tensor, " Tq"]
@@ -75,11 +76,14 @@ class Reading:
         return self.received / self.readers.clamp(min=1)
 
 
-def read(m: Tiled, *, separators: Iterable[int] = (), first: int = 0) -> Reading:
+def read(
+    m: Tiled, *, separators: Iterable[int] = (), first: int = 0, queries: Bool[Tensor, " Tq"] | None = None
+) -> Reading:
     """Measure a map in one pass over its tiles, O(Tq + Tk) numbers kept.
 
     separators: the keys that count as such, e.g. [SEP] and full stops. first: the first token, where a text's padding
-    stands before it. Raises OutsideError for keys that the map does not have.
+    stands before it. queries: those that count, all by default; padding, which reads as others do, should not
+    (`padding.real_queries`). Raises OutsideError for keys that the map does not have.
     """
     tq, tk = m.shape
     stops = _flags(m, separators, tk)
@@ -95,10 +99,13 @@ def read(m: Tiled, *, separators: Iterable[int] = (), first: int = 0) -> Reading
 
     for name in ("total", "entropy", "distance", "previous", "same", "next", "first", "separators"):
         add(name, slice(0, 0), torch.zeros(0))
+    counted = torch.ones(tq, dtype=torch.bool) if queries is None else queries.cpu()
     for rows, cols, tile in m.tiles():
         here, there = slice(rows.start, rows.stop), slice(cols.start, cols.stop)
         i = torch.arange(rows.start, rows.stop, device=tile.device)
         j = torch.arange(cols.start, cols.stop, device=tile.device)
+        if not bool(counted[here].all()):
+            tile = tile * counted[here, None].to(tile.device)
         add("total", here, tile.sum(1))
         add("entropy", here, torch.special.entr(tile).sum(1))
         add("distance", here, (tile * (i[:, None] + shift - j[None, :]).abs()).sum(1))
@@ -113,7 +120,7 @@ def read(m: Tiled, *, separators: Iterable[int] = (), first: int = 0) -> Reading
         received[there] += tile.sum(0).cpu()
         allowed = m.scoring.mask.allowed(i, j)
         may = torch.ones(1, 1, 1, 1, dtype=torch.bool) if allowed is None else allowed.cpu()
-        may = may.expand(1, 1, len(rows), len(cols))[0, 0]
+        may = may.expand(1, 1, len(rows), len(cols))[0, 0] & counted[here, None]
         readers[there] += may.sum(0)
         reads[here] |= may.any(1)
     return _reading(m, sums, reads, received, readers)
@@ -223,7 +230,9 @@ def measure(
     batch: int = 0,
     call: int = -1,
 ) -> Measures:
-    """Every head of every layer, measured over one text, in order. `kind`: one of several; None takes them all.
+    """Every head of every layer that was kept, measured over one text, in order. Padding counts nowhere.
+
+    kind: one of several; None takes them all.
 
     separators: the keys that count as such; None takes, of a Look, the special tokens but the first, and the marks
     . , ; : ! ? as tokens of their own; of a Seen, which knows no words, none.
@@ -235,9 +244,14 @@ def measure(
     for each in kinds:
         stops = given if given is not None else _separators(seen, each)
         for layer in range(inner.n_layers(each)):
+            if inner.n_calls(each, layer) == 0:
+                continue  # not among those that were watched
             one = inner.call(layer, each, call)
+            one.check_batch(batch)
+            tokens, first = real_queries(one, batch), first_token(one, batch)
             for head in one.heads:
-                rows.append(_measured(read(one.map(head, batch), separators=stops), each, layer, head))
+                reading = read(one.map(head, batch), separators=stops, first=first, queries=tokens)
+                rows.append(_measured(reading, each, layer, head))
     return Measures(rows)
 
 

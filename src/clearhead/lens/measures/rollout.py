@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import InputError, OutsideError
+from clearhead.lens.index import index
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind, Seen
 
@@ -29,7 +30,7 @@ def rollout(
     Rows sum to 1 (less with learned sinks). Raises InputError past `LARGEST` tokens, and for cross-attention.
     """
     inner, kind, last = _asked(seen, kind, layer)
-    length = inner.call(0, kind, call).shape[0]
+    length = _length(inner, kind, last, call)
     if length > LARGEST:
         raise InputError(
             f"rollout makes a table of {length:,} × {length:,}; the limit is {LARGEST:,} tokens. "
@@ -46,8 +47,8 @@ def rollout_row(
 ) -> Float[Tensor, " T"]:
     """One row of `rollout`, by passes over the tiles of each layer: what of each input token reaches token i."""
     inner, kind, last = _asked(seen, kind, layer)
-    length = inner.call(0, kind, call).shape[0]
-    if not 0 <= i < length:
+    length = _length(inner, kind, last, call)
+    if not 0 <= index(i, "a token") < length:
         raise OutsideError(f"token {i} is outside the text; choose 0…{length - 1}.")
     row = torch.zeros(length)
     row[i] = 1.0
@@ -75,12 +76,26 @@ def _apply(
     return result / step.n_heads
 
 
+def _length(inner: Seen, kind: Kind, last: int, call: int) -> int:
+    """The tokens of the text that each layer read whole. Raises InputError for a call that read on with a cache."""
+    length = inner.call(0, kind, call).shape[0]
+    for number in range(last + 1):
+        shape = inner.call(number, kind, call).shape
+        if shape != (length, length):
+            raise InputError(
+                f"rollout follows a text that every layer read whole, and in this call layer {number} read "
+                f"{shape[0]:,} queries against {shape[1]:,} keys, as a step of writing does; choose a call that begins "
+                "a text, call=0, or run the text through the model at once."
+            )
+    return length
+
+
 def _asked(seen: Seen | Look, kind: Kind | None, layer: int | None) -> tuple[Seen, Kind, int]:
     inner = seen.seen if isinstance(seen, Look) else seen
     kind = inner.call(0, kind).kind
     if kind == "cross":
         raise InputError("rollout follows one text through its layers; choose kind='encoder' or kind='decoder'.")
     layers = inner.n_layers(kind)
-    if layer is not None and not 0 <= layer < layers:
+    if layer is not None and not 0 <= index(layer, "a layer") < layers:
         raise OutsideError(f"layer {layer} is outside the {kind}; choose 0…{layers - 1}.")
     return inner, kind, layers - 1 if layer is None else layer

@@ -1,7 +1,7 @@
 """Archives. A look as one `.npz` file: q, k and log-sum-exp of every head, and how scores form. It can be had back.
 
     about                                     JSON: text, tokens, and of each call its scale, mask and bias
-    decoder.0.q, decoder.0.k, decoder.0.lse   (H, Tq, D), (Hkv, Tk, D), (H, Tq) of that kind and layer
+    decoder.0.q, decoder.0.k, decoder.0.lse   (H, Tq, D), (Hkv, Tk, D), (H, Tq) of that kind and layer's kept heads
     decoder.0.rule.0.real …                   what masks and biases hold as numbers
 
 `read_npz` makes of it what was written: a Look, a Seen or an AttentionMap, with every weight. The file grows with the
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from clearhead.errors import LensError
 from clearhead.lens.kept.call import KINDS, Call
+from clearhead.lens.kept.placed import DistanceBias
 from clearhead.lens.look import Look
 from clearhead.lens.maps.attention_map import ARRAY_CELLS, AttentionMap
 from clearhead.lens.reading import Reading
@@ -56,6 +57,7 @@ PARTS: dict[str, type[Rule] | type[Bias]] = {
         masks.RoundedSlopeBias,
         masks.BucketBias,
         masks.TableBias,
+        DistanceBias,
     )
 }
 """The rules and biases that a file may name. Another, which only its own code can tell, is written out as a Table."""
@@ -106,10 +108,10 @@ def _kept(source: Source, batch: int) -> Arrays:
     batch = 0 if isinstance(source, AttentionMap) else batch  # a map is of one text already
     arrays: Arrays = {}
     calls = []
-    for name, kind, layer, module, heads, (q, k, lse, scoring) in _calls(source, batch):
+    for name, kind, layer, module, heads, keys_at, (q, k, lse, scoring) in _calls(source, batch):
         for part, tensor in (("q", q), ("k", k), ("lse", lse)):
             arrays[f"{name}.{part}"] = _array(tensor[0])
-        described = {"name": name, "kind": kind, "layer": layer, "module": module, "heads": heads}
+        described = {"name": name, "kind": kind, "layer": layer, "module": module, "heads": heads, "keys_at": keys_at}
         described["dtype"] = str(q.dtype).removeprefix("torch.")
         calls.append({**described, **_of_scoring(name, scoring, q, k, batch, arrays)})
     return {"about": np.array(json.dumps({**_about(source), "calls": calls})), **arrays}
@@ -147,15 +149,16 @@ def _about(source: Source) -> dict[str, Any]:
 
 
 def _calls(source: Source, batch: int) -> Iterator[tuple[Any, ...]]:
-    """Each call: its name, kind, layer, module, heads, and its (q, k, lse, scoring), all of one text."""
+    """Each call: its name, kind, layer, module, heads, the key head of each; and (q, k, lse, scoring), of one text."""
     if isinstance(source, AttentionMap):
-        yield "map", None, None, "", [1, 0], (source.q, source.k, source.lse, source.scoring)
+        yield "map", None, None, "", [1, 0], [0], (source.q, source.k, source.lse, source.scoring)
         return
     seen = source.seen if isinstance(source, Look) else source
     for kind, layer, _ in layers_of(source, batch=batch):
         call = seen.call(layer or 0, kind)
         q, k, lse = (x[batch : batch + 1] for x in call.tensors)
-        yield f"{kind}.{layer}", kind, layer, call.module, [call.n_heads, *call.heads], (q, k, lse, call.scoring)
+        heads = [call.n_heads, *call.heads]
+        yield f"{kind}.{layer}", kind, layer, call.module, heads, list(call.keys_at), (q, k, lse, call.scoring)
 
 
 def _of_scoring(name: str, scoring: Scoring, q: Tensor, k: Tensor, batch: int, arrays: Arrays) -> dict[str, Any]:
@@ -194,6 +197,8 @@ def _of_text(part: Rule | Bias, batch: int) -> Any:
             return type(part)(table[batch : batch + 1]) if table.shape[0] > 1 else part
         case masks.RoundedSlopeBias(places=places):
             return dataclasses.replace(part, places=places[batch : batch + 1])
+        case DistanceBias(values=values) if values.shape[0] > 1:
+            return dataclasses.replace(part, values=values[batch : batch + 1])
         case masks.KeyPadding() | masks.Documents() | masks.Prefix():
             return part.of(batch, 0)
     return part  # what depends on positions alone
@@ -266,15 +271,21 @@ def _had_back(about: dict[str, Any], arrays: Arrays) -> Source:
 
 def _call(q: Tensor, k: Tensor, lse: Tensor, scoring: Scoring, said: dict[str, Any]) -> Call:
     n_heads, *heads = said["heads"]
-    if q.shape[1] != len(heads) or n_heads != len(heads):
-        raise ValueError("some heads of a layer were not kept, and a part of a layer cannot be had back")
-    return Call(q, k, lse, scoring, kind=said["kind"], layer=int(said["layer"]), module=str(said["module"]))
+    call = Call(q, k, lse, scoring, kind=said["kind"], layer=int(said["layer"]), module=str(said["module"]))
+    call.number_heads(n_heads, tuple(heads))
+    return call
 
 
 def _tensors(said: dict[str, Any], arrays: Arrays) -> tuple[Tensor, Tensor, Tensor, Scoring]:
     q, k = (_tensor(arrays[f"{said['name']}.{part}"], said["dtype"])[None] for part in "qk")
     lse = torch.from_numpy(arrays[f"{said['name']}.lse"])[None]
-    if q.ndim != 4 or k.ndim != 4 or lse.shape != q.shape[:3] or q.shape[3] != k.shape[3] or q.shape[1] % k.shape[1]:
+    n_heads, *heads = said["heads"]
+    some = len(heads) != n_heads
+    if q.ndim != 4 or k.ndim != 4 or lse.shape != q.shape[:3] or q.shape[3] != k.shape[3] or not k.shape[1]:
+        raise ValueError(f"q, k and log-sum-exp of {said['name']} do not fit one another")
+    if some and len(said["keys_at"]) == q.shape[1]:
+        k = k[:, said["keys_at"]]  # of a part of a layer each head has its keys beside it
+    if q.shape[1] % k.shape[1] or (some and k.shape[1] != len(heads)):
         raise ValueError(f"q, k and log-sum-exp of {said['name']} do not fit one another")
     sinks = arrays.get(f"{said['name']}.sinks")
     mask = Mask(
@@ -290,7 +301,13 @@ def _tensors(said: dict[str, Any], arrays: Arrays) -> tuple[Tensor, Tensor, Tens
         None if sinks is None else torch.from_numpy(sinks),
         {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(said.get("bias_dtype") or ""),
     )
-    scoring.scores(q[:, :, :1], k[:, :, :1], torch.arange(1), torch.arange(1))  # what does not fit is told here
+    one = torch.arange(1)  # what does not fit is told here
+    if not some:
+        scoring.scores(q[:, :, :1], k[:, :, :1], one, one)
+    for at, head in enumerate(heads if some else ()):
+        part = slice(at, at + 1)
+        if scoring.of(0, head).scores(q[:, part, :1], k[:, part, :1], one, one).numel() != 1:
+            raise ValueError(f"head {head} of {said['name']} has no scores")
     return q, k, lse, scoring
 
 
