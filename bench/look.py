@@ -1,9 +1,11 @@
 """What does looking cost? A watched forward against a plain one, and against transformers' way to the same weights.
 
     python -m bench.look                       everything (about an hour on 2 cores)
-    python -m bench.look --families gpt2       one family's forward passes; nothing is kept
-    python -m bench.look --quick               short texts only, nothing is kept
-    python -m bench.look --cuda                131,072 tokens on the GPU alone; nothing is kept
+    python -m bench.look gpt2 eager            these parts alone; the others' figures stay as they were
+    python -m bench.look gpt2 --quick          short texts only, nothing is kept
+
+The parts are gpt2, llama, bert (1 and 3), eager (2) and cuda (4); each is kept as soon as it is measured.
+
 
 1. Forward under `watch` over plain forward, T 512 to 16,384, random weights, float32: GPT-2 124M with longer positions,
    a Llama of the same width (rotary, 4 key heads for 12), BERT-base without a head. From T = 4,096 they have four of
@@ -28,7 +30,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import keep, machine, paired, peak_bytes
+from bench.measure import RESULTS, keep, machine, paired, peak_bytes
 from clearhead.lens.watch import watch
 from clearhead.model import presets
 from clearhead.model.config import ModelConfig
@@ -144,7 +146,7 @@ def memory(family: str, length: int) -> dict[str, object]:
 def memory_apart(family: str, length: int) -> dict[str, object]:
     """`memory` in a fresh process."""
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "bench.look", "--memory", str(length), "--families", family]
+    command = [sys.executable, "-m", "bench.look", family, "--memory", str(length)]
     done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
     result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
     return result
@@ -203,45 +205,55 @@ def on_cuda(length: int = 131_072) -> dict[str, object]:
     }
 
 
+def family_figures(family: str, lengths: dict[int, int]) -> dict[str, object]:
+    """Time and memory of one family."""
+    forward = forwards(family, lengths)
+    apart = [memory_apart(family, length) for length in (512, 4096)]
+    for row in apart:
+        print(f"{family} T={row['T']:>6}: watching adds {row['extra']:,} bytes, {row['ratio']} × q, k and log-sum-exp")
+    return {"forward": forward, "memory": apart}
+
+
+def eager_figures(length: int, pairs: int) -> dict[str, object]:
+    """Against the way of today."""
+    figures = against_eager(length, pairs=pairs)
+    print(f"against transformers eager with output_attentions: {figures['times_faster']} × faster ({figures})")
+    return {"T": length, **figures}
+
+
+def cuda_figures() -> dict[str, object]:
+    """On the GPU, or why not."""
+    found = on_cuda() if torch.cuda.is_available() else {"not measured": "this machine has no CUDA device"}
+    print(f"131,072 tokens on the GPU: {found}")
+    return found
+
+
 def main() -> None:
     """Measure, print, keep."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=["all", *FAMILIES, "eager", "cuda"], default="all")
     parser.add_argument("--quick", action="store_true", help="T 512 and 1,024 only, nothing is kept")
     parser.add_argument("--pairs", type=int, help="at most so many pairs at each length")
-    parser.add_argument("--families", nargs="+", choices=FAMILIES, help="these alone, forward passes only")
-    parser.add_argument("--cuda", action="store_true", help="the GPU's figures alone")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
-        print(json.dumps(memory(args.families[0], args.memory)))
+        print(json.dumps(memory(args.parts[0], args.memory)))
         return
     print(machine())
-    if args.cuda:
-        print(on_cuda() if torch.cuda.is_available() else "this machine has no CUDA device")
-        return
     lengths = {512: 9, 1024: 5} if args.quick else LENGTHS
     most = args.pairs or max(lengths.values())
     lengths = {length: min(pairs, most) for length, pairs in lengths.items()}
-    forward = {family: forwards(family, lengths) for family in args.families or FAMILIES}
-    if args.families:
-        return
-    apart = {}
-    for family in FAMILIES:
-        apart[family] = [memory_apart(family, length) for length in (512, 4096)]
-        for row in apart[family]:
-            print(
-                f"{family} T={row['T']:>6}: watching adds {row['extra']:,} bytes, {row['ratio']} × q, k and log-sum-exp"
-            )
-    eager = against_eager(1024 if args.quick else 4096, pairs=min(5, most))
-    print(f"against transformers eager with output_attentions: {eager['times_faster']} × faster ({eager})")
-    found: dict[str, object] = {"forward": forward, "memory": apart, "against_eager_T4096": eager}
-    if torch.cuda.is_available():
-        found["cuda"] = on_cuda()
-        print(found["cuda"])
-    else:
-        print("131,072 tokens are measured on a GPU, and this machine has none")
-    if not args.quick:
-        keep("look", found)
+    measures: dict[str, Callable[[], dict[str, object]]] = {
+        **{family: lambda family=family: family_figures(family, lengths) for family in FAMILIES},
+        "eager": lambda: eager_figures(1024 if args.quick else 4096, min(5, most)),
+        "cuda": cuda_figures,
+    }
+    for part in measures if "all" in args.parts else args.parts:
+        figures = measures[part]()
+        if not args.quick:
+            kept = RESULTS / "look.json"
+            before = json.loads(kept.read_text()) if kept.exists() else {}
+            keep("look", {name: before[name] for name in measures if name in before} | {part: figures})
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ def test_one_that_is_not_whole_is_passed_over(tmp_path: Path) -> None:
 
 def test_a_full_disk_leaves_the_last_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = state.save(tmp_path, made(1))
-    for broken in ("save_file", "_save_json", "_sync"):
+    for broken in ("save_file", "_save_json", "sync_file"):
         with monkeypatch.context() as patch:
 
             def full(*_: object) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from jaxtyping import Int
 
 from clearhead.api.recipe import (
@@ -29,8 +30,6 @@ from clearhead.errors import ConfigError, TrainingError
 from clearhead.model import presets
 from clearhead.model.config import (
     AttentionConfig,
-    EmbeddingConfig,
-    FeedForwardConfig,
     Head,
     LanguageModel,
     ModelConfig,
@@ -111,18 +110,12 @@ def _from_checkpoint(choice: Checkpoint, recipe: Recipe) -> Built:
     pretrained = load_pretrained(choice.name, head=_head(recipe, known.planned.config))
     if choice.scratch:
         pretrained.model = build(pretrained.config)
-    pretrained.model.to(dtype=_float32())
+    pretrained.model.to(dtype=torch.float32)
     if pretrained.tokenizer is None:
         raise ConfigError(f"{choice.name} has no tokenizer beside it, and training begins with one.")
     start = pretrained.config.tokens.decoder_start
     vocabulary = Vocabulary.of(pretrained.tokenizer, start=start, size=pretrained.config.vocab_size)
     return Built(pretrained.model, pretrained.tokenizer, vocabulary, pretrained)
-
-
-def _float32() -> Any:
-    import torch
-
-    return torch.float32
 
 
 def _head(recipe: Recipe, config: ModelConfig) -> Head | None:
@@ -215,29 +208,27 @@ def _config(recipe: Recipe, tokenizer: Tokenizer, start: int | None) -> ModelCon
 
 
 def _vaswani(shape: Vaswani, vocab_size: int, context: int) -> ModelConfig:
-    """The paper's model as Marian's files can hold it: one table for all, biases, all sines before all cosines."""
-    attention = AttentionConfig(n_heads=shape.n_heads, dropout=0.0)
-    feedforward = FeedForwardConfig(d_ff=shape.d_ff or 4 * shape.d_model, activation="relu")
-
-    def stack(cross: AttentionConfig | None) -> StackConfig:
-        return StackConfig(
-            n_layers=shape.n_layers,
-            attention=attention,
-            feedforward=feedforward,
-            cross_attention=cross,
-            position=Sinusoidal(layout="halves"),
-            norm_place="after",
-            final_norm=False,
-            dropout=shape.dropout,
-        )
-
-    return ModelConfig(
-        vocab_size=vocab_size,
+    """The paper's model as Marian's files can hold it: biases, and all sines before all cosines."""
+    config = presets.vaswani(
+        n_layers=shape.n_layers,
+        n_heads=shape.n_heads,
         d_model=shape.d_model,
+        d_ff=shape.d_ff,
+        vocab_size=vocab_size,
         context=context,
-        encoder=stack(None),
-        decoder=stack(attention),
-        embedding=EmbeddingConfig(scale=shape.d_model**0.5, dropout=shape.dropout),
+        dropout=shape.dropout,
+    )
+    attention = AttentionConfig(n_heads=shape.n_heads)
+
+    def held(stack: StackConfig | None) -> StackConfig:
+        assert stack is not None
+        cross = None if stack.cross_attention is None else attention
+        return replace(stack, attention=attention, cross_attention=cross, position=Sinusoidal(layout="halves"))
+
+    return replace(
+        config,
+        encoder=held(config.encoder),
+        decoder=held(config.decoder),
         head=LanguageModel(tied=True, bias=True),
         init=NormalInit(std=shape.d_model**-0.5),
     )
@@ -273,7 +264,6 @@ class Batches:
     held_out: Rows
     n_rows: int
     fingerprint: str
-    n_tokens: int
 
 
 def batches(recipe: Recipe, parts: Built, processes: Processes, *, quiet: bool = False) -> Batches:
@@ -300,7 +290,7 @@ def batches(recipe: Recipe, parts: Built, processes: Processes, *, quiet: bool =
         world=processes.size,
     )
     validation = _validation(held_out, recipe, parts.vocabulary)
-    return Batches(feed, validation, held_out, len(rows), cache.fingerprint, int(rows.lengths.sum()))
+    return Batches(feed, validation, held_out, len(rows), cache.fingerprint)
 
 
 def _divided(rows: Rows, data: Data) -> tuple[Rows, Rows]:

@@ -1,4 +1,5 @@
-"""How good is what was trained? The measure that papers report for its task, over every row that was held out.
+"""How good is what was trained? The measure that papers report for its task, over the rows that were held out: all of
+them, but of a language model those that it was evaluated on.
 
 language modelling     perplexity, and bits per byte
 sequence labels        accuracy
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clearhead.generate import GenerationSettings, generate_ids
+from clearhead.model.modes import without_dropout
 from clearhead.model.transformer import EncoderDecoder
 from clearhead.train.batch import IGNORED, Batch
 from clearhead.train.evaluate import Score, accuracy, bits_per_byte, bleu, chrf, entity_f1, exact_match, perplexity
@@ -50,17 +52,13 @@ def scores(run: Run, *, beams: int = 5, most: int | None = None) -> list[Score]:
 @torch.no_grad()
 def _logits(run: Run, batches: Iterable[Batch]) -> Iterator[tuple[Batch, torch.Tensor]]:
     model = run.built.model
-    was = model.training
-    model.eval()
-    try:
+    with without_dropout(model):
         for batch in batches:
             here = batch.to(run.trainer.device)
             with run.trainer.precision(run.trainer.device):
                 logits = model(**here.inputs).logits
             assert logits is not None
             yield batch, logits.float().cpu()
-    finally:
-        model.train(was)
 
 
 def _labels(run: Run, batches: Iterable[Batch]) -> list[Score]:

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -122,14 +123,14 @@ class Run:
         if resumed is not None:
             self._say(f"going on from {resumed.name}")
 
-    @property
+    @cached_property
     def peak(self) -> Peak:
         """What the device could do in a second."""
-        if not hasattr(self, "_peak"):
-            self._peak = peak_of(self.trainer.device, self.trainer.precision.dtype)
-        return self._peak
+        return peak_of(self.trainer.device, self.trainer.precision.dtype)
 
-    def _mfu(self, step: Step) -> float | None:
+    @cached_property
+    def _flops(self) -> float | None:
+        """What a token of a step costs; not known of recurrent models."""
         model = self.built.model
         if isinstance(model, RecurrentLanguageModel):
             return None
@@ -137,8 +138,12 @@ class Run:
         multiplied = sum(p.numel() for p in parts["matrices"].values()) + config.vocab_size * config.d_model
         layers = sum(stack.n_layers for stack in config.stacks)
         length = self.recipe.data.packing.length if hasattr(self.recipe.data.packing, "length") else 0
-        each = flops_per_token(multiplied, layers, config.d_model, length, causal=config.encoder is None)
-        return each * step.n_tokens / step.seconds / (self.peak.flops * self.processes.size)
+        return flops_per_token(multiplied, layers, config.d_model, length, causal=config.encoder is None)
+
+    def _mfu(self, step: Step) -> float | None:
+        if self._flops is None:
+            return None
+        return self._flops * step.n_tokens / step.seconds / (self.peak.flops * self.processes.size)
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────
 

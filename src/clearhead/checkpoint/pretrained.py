@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearhead._disk import sync_file
 from clearhead.checkpoint import families
 from clearhead.checkpoint.common import GENERATION_KEYS
 from clearhead.checkpoint.family import Family, is_code
@@ -23,7 +24,7 @@ from clearhead.checkpoint.report import Report
 from clearhead.checkpoint.sentence import write_sentence
 from clearhead.checkpoint.source import CONFIG, GENERATION, Source
 from clearhead.checkpoint.transfer import Plan, Tensors, plan_writing, read
-from clearhead.checkpoint.writing import new_folder, resolved, sync, write_json, write_safetensors
+from clearhead.checkpoint.writing import new_folder, resolved, write_json, write_safetensors
 from clearhead.errors import CheckpointError, ConfigError, InputError
 from clearhead.model.config import Head, LanguageModel, ModelConfig, NormalInit, SentenceEmbedding
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder
@@ -196,7 +197,7 @@ def export(
             before = set(work.iterdir())
             tokenizer.save(work)
             for path in set(work.iterdir()) - before:
-                sync(path)
+                sync_file(path)
     return target
 
 

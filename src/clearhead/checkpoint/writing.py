@@ -8,12 +8,13 @@ import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clearhead._disk import sync_folder
 from clearhead.checkpoint.files import INDEX, SAFETENSORS_DTYPES, SINGLE, read_json
 from clearhead.checkpoint.transfer import Outgoing
 from clearhead.errors import CheckpointError
@@ -57,10 +58,10 @@ def new_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
     try:
         yield work
         for folder in (*(path for path in work.rglob("*") if path.is_dir()), work):
-            _to_disk(folder)
+            sync_folder(folder)
         _check_free(target, overwrite)  # again: writing takes its time, and others write too
         _rename(work, target)
-        _to_disk(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise CheckpointError(f"{target} cannot be written: {error.strerror or error}.") from None
     finally:
@@ -107,27 +108,10 @@ def _sibling(target: Path, kind: str) -> Path:
     return target.parent / f".{target.name}.{secrets.token_hex(4)}.{kind}"
 
 
-def _to_disk(folder: Path) -> None:
-    """fsync a folder, so that a rename in it survives a power cut. Where the system cannot, it is left out."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    with suppress(OSError):
-        os.fsync(handle)
-    os.close(handle)
-
-
 def write_json(path: Path, value: Mapping[str, Any] | Sequence[Any]) -> None:
     """JSON, indented, with sorted keys, brought to the disk."""
     path.parent.mkdir(exist_ok=True)
     _write(path, [(json.dumps(value, indent=2, sort_keys=True) + "\n").encode()])
-
-
-def sync(path: Path) -> None:
-    """Bring a file that another wrote to the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
 
 
 def _write(path: Path, parts: Any) -> None:

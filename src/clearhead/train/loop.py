@@ -22,6 +22,7 @@ from torch.utils.checkpoint import checkpoint
 
 from clearhead.errors import CheckpointError, ConfigError, TrainingError
 from clearhead.model.block import Block
+from clearhead.model.modes import without_dropout
 from clearhead.train import state
 from clearhead.train.batch import Batch
 from clearhead.train.distributed import Processes
@@ -142,9 +143,8 @@ class Trainer:
         self._shared.train()
         number = self.done
         parts = [part.to(self.device) for part in self.batches.at(number)]
-        totals = torch.tensor([[sum(part.n_labels for part in parts), sum(part.n_tokens for part in parts)]])
-        self.processes.add_up(totals)
-        n_labels, n_tokens = totals[0].tolist()
+        totals = torch.tensor([sum(part.n_labels for part in parts), sum(part.n_tokens for part in parts)])
+        n_labels, n_tokens = self.processes.add_up(totals).tolist()
         if n_labels == 0:
             raise TrainingError(f"step {number} has nothing to learn from: none of its tokens has a label.")
         loss = torch.zeros((), dtype=torch.float64)
@@ -250,17 +250,14 @@ def _again(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 @torch.no_grad()
 def mean_loss(model: nn.Module, batches: Sequence[Batch], precision: Chosen, device: torch.device) -> float:
     """The mean loss over all labels of these batches, without dropout."""
-    was, total, count = model.training, 0.0, 0
-    model.eval()
-    try:
+    total, count = 0.0, 0
+    with without_dropout(model):
         for batch in batches:
             part = batch.to(device)
             with precision(device):
                 output = model(**part.inputs)
             total += float(total_loss(output, part))
             count += part.n_labels
-    finally:
-        model.train(was)
     if count == 0:
         raise TrainingError("there is nothing to evaluate on: no token of it has a label.")
     return total / count

@@ -142,11 +142,6 @@ class Optimisers:
         for optimiser in self._each:
             optimiser.zero_grad(set_to_none=True)
 
-    @property
-    def rate(self) -> float:
-        """The learning rate of the first group, as it was used last."""
-        return float(self._each[0].param_groups[0]["lr"])
-
     def state(self) -> dict[str, Tensor]:
         """Everything they remember, as tensors by the parameter's name: `exp_avg/decoder.blocks.0.…`, `step/…`."""
         state: dict[str, Tensor] = {}

@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import os
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -30,6 +29,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from clearhead._disk import put_in_place, sync_file, sync_folder
 from clearhead.errors import CheckpointError, TrainingError
 
 MANIFEST = "manifest.json"
@@ -73,11 +73,8 @@ def save(run: Path, state: State, *, keep: int = 2) -> Path:
             write(temporary / name)
         files = {name: _facts(temporary / name) for name in written}
         _save_json(temporary / MANIFEST, {"step": state.step, "files": files})
-        _sync_folder(temporary)
-        if final.exists():
-            shutil.rmtree(final)  # an older attempt at the same step, which did not verify or is being taken again
-        os.replace(temporary, final)
-        _sync_folder(run)
+        sync_folder(temporary)
+        put_in_place(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise TrainingError(f"step {state.step} could not be saved in {run}: {_reason(error)}") from None
@@ -180,27 +177,12 @@ def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         own[name] = (tensor.clone() if shared else tensor).detach().cpu().contiguous()
         seen[tensor.data_ptr()] = name
     save_file(own, path)
-    _sync(path)
+    sync_file(path)
 
 
 def _save_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1) + "\n", "utf-8")
-    _sync(path)
-
-
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    if os.name != "posix":
-        return  # a folder cannot be opened elsewhere
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_file(path)
 
 
 def _facts(path: Path) -> dict[str, object]:
@@ -209,7 +191,7 @@ def _facts(path: Path) -> dict[str, object]:
 
 
 def _clear(run: Path) -> None:
-    for left in run.glob("step-*.tmp"):
+    for left in (*run.glob("step-*.tmp"), *run.glob("step-*.old")):
         shutil.rmtree(left, ignore_errors=True)
 
 

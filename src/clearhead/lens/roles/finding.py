@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import TypeVar
 
 import torch
 from torch import nn
 
 from clearhead.errors import InputError
-from clearhead.lens.look import Tokenizing
 from clearhead.lens.roles.coreference import Coreference, CoreferenceTally
 from clearhead.lens.roles.detectors import POSITIONAL_NEEDS, Tallies, Tally
 from clearhead.lens.roles.names import FirstToken, Role
@@ -30,22 +29,13 @@ from clearhead.lens.roles.relations import FEWEST, Relation, RelationTally
 from clearhead.lens.roles.report import Roles, Scores
 from clearhead.lens.roles.treebank import Sentence, read_treebank
 from clearhead.lens.seen import Call, Kind
+from clearhead.lens.texts import Readable, Tokenizing
 from clearhead.model.transformer import Encoder, EncoderDecoder
 
 T = TypeVar("T")
 
 LONGEST = 1024
 """Tokens. A sentence or text with more is left out, and counted: words × words of every head are held at a time."""
-
-
-@runtime_checkable
-class Readable(Protocol):
-    """What finding roles needs of a loaded model (`clearhead.load`)."""
-
-    @property
-    def model(self) -> nn.Module: ...
-    @property
-    def tokenizer(self) -> Tokenizing: ...
 
 
 def find(

@@ -16,7 +16,7 @@ from clearhead.errors import InputError
 from clearhead.lens.reading import Reading, read
 from clearhead.lens.seen import Kind
 from clearhead.lens.texts import Readable
-from clearhead.lens.whatif.rerun import Outputs, cut, cutting, patch, rescore
+from clearhead.lens.whatif.rerun import Outputs, cut, patch, rescore
 from clearhead.lens.whatif.rescoring import Rescoring
 from clearhead.lens.whatif.silencing import How, Means, silence
 
@@ -34,7 +34,7 @@ class Experiment(ABC):
         """What is changed, in a few words."""
 
     @abstractmethod
-    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
         """The `with` block in which it is changed."""
 
 
@@ -56,7 +56,7 @@ class Silence(Experiment):
         over = f"their mean over {len(self.references)} texts" if self.references else "their mean over this text"
         return f"silenced: {named(self.heads)} ({'zero' if self.how == 'zero' else over})"
 
-    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
         return silence(lm.model, self.heads, how=means(lm, reading, self.how, self.references), kind=self.kind)
 
 
@@ -84,7 +84,7 @@ class Cut(Experiment):
         both = reading.begun is not None
         queries = reading.find(self.query, target=both and self.kind != "encoder")
         keys = reading.find(self.key, target=both and self.kind == "decoder")
-        with cutting(lm.model, queries, keys, self.heads, kind=self.kind, renormalise=self.renormalise) as edges:
+        with cut(lm.model, queries, keys, self.heads, kind=self.kind, renormalise=self.renormalise) as edges:
             yield
         if edges.readable is False:
             raise InputError(
@@ -105,7 +105,7 @@ class Delete(Experiment):
     def words(self) -> str:
         return f"deleted: nothing reads {self.word!r} in {named(self.heads)}"
 
-    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
         keys = reading.find(self.word, target=reading.begun is not None and self.kind == "decoder")
         return cut(lm.model, None, keys, self.heads, kind=self.kind)
 
@@ -122,7 +122,7 @@ class Rescore(Experiment):
     def words(self) -> str:
         return f"{self.change.words} in {named(self.heads)}"
 
-    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
         return rescore(lm.model, self.change, self.heads, kind=self.kind)
 
 
@@ -144,7 +144,7 @@ class Patch(Experiment):
         where = "" if self.at is None else f" at {', '.join(str(here) for here, _ in self.at)}"
         return f"patched: {named(self.heads)} as in {self.text!r}{where}"
 
-    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[None]:
+    def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
         other = read(lm, self.text, self.target)
         given = Outputs.of(lm.model, partial(other.run, lm.model))
         pairs: list[tuple[int, int]] | None = None if self.at is None else []

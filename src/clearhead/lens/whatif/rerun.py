@@ -51,31 +51,17 @@ def cut(
     *,
     kind: Kind | None = None,
     renormalise: bool = True,
-) -> Iterator[None]:
+) -> Iterator[Edges]:
     """The model with these edges cut: `queries` (None: all) may not read `keys`, in these heads, or in all.
 
     renormalise: whether the other keys share the weight that was cut, as if those had not been there; if not, they
     keep theirs, and the head says less (this cannot be watched: no log-sum-exp describes such rows). Positions are
-    counted from the text's start, as long as cross-attention is not read through a cache.
+    counted from the text's start, as long as cross-attention is not read through a cache. The block is given what is
+    found out about its edges while the model runs.
 
     Raises InputError for an empty list, OutsideError for a position below 0 and, when the model is called, for one that
     the text has not; a text that is written through a cache may reach it yet.
     """
-    with cutting(model, queries, keys, heads, kind=kind, renormalise=renormalise):
-        yield
-
-
-@contextmanager
-def cutting(
-    model: nn.Module,
-    queries: Sequence[int] | None,
-    keys: Sequence[int],
-    heads: Pairs | None = None,
-    *,
-    kind: Kind | None = None,
-    renormalise: bool = True,
-) -> Iterator[Edges]:
-    """`cut`, with what it finds out about its edges while the model runs."""
     gone = _positions(keys, "key")
     by = None if queries is None else _positions(queries, "query")
     change = WithoutKeys(gone) if by is None else WithoutEdges(by, gone)

@@ -19,10 +19,11 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from clearhead._disk import put_in_place
 from clearhead.errors import TrainingError
 from clearhead.text import Tokenizer
 from clearhead.train.data import files
-from clearhead.train.data.cache import FORMAT, MANIFEST, Cache, Writer, put_in_place
+from clearhead.train.data.cache import FORMAT, MANIFEST, Cache, Writer
 from clearhead.train.data.encoders import Encoder, identity
 from clearhead.train.data.rows import Piece, Source
 from clearhead.train.data.tokenise import Work, parts
