@@ -48,8 +48,8 @@ class Small:
         self.model: nn.Module = model
         self.tokenizer = Words(framed=model.config.decoder is None)
 
-    def look(self, text: str, target: str | None = None) -> Look:
-        return look(self, text, target)
+    def look(self, text: str, target: str | None = None, **how: Any) -> Look:
+        return look(self, text, target, **how)
 
 
 WINDOWED = AttentionConfig(n_heads=4, n_kv_heads=2, window=3)

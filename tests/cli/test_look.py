@@ -137,3 +137,26 @@ def test_json_stays_alone_on_stdout(run: Run, small: None, tmp_path: Any) -> Non
     said = run("look", SENTENCE, "--model", "encoder", "--json", "--html", tmp_path / "page.html")
     assert json.loads(said.out)["schema"] == 1
     assert said.err.startswith(str(tmp_path / "page.html")) and said.err.count("\n") == 1
+
+
+# ── translators ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_translator_is_told_its_languages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.serve.stub import load
+
+    monkeypatch.setattr(clearhead, "load", lambda name, **_: load(name), raising=False)
+    asked = ["look", "one two", "--model", "translator", "--target", "two one"]
+    said = json.loads(run(*asked, "--source-language", "deu", "--target-language", "fra", "--json").out)
+    assert said["tokens"] == ["one", "two"] and said["target_tokens"] == ["⟨start⟩", "two"]
+    wrong = run(*asked, "--target-language", "tlh")
+    assert wrong.code == 2 and "there is no language 'tlh'; choose one of deu, fra" in wrong.err
+    none = run("look", "one two", "--model", "encoder", "--source-language", "deu")
+    assert none.code == 2 and "leave --source-language and --target-language out" in none.err
+
+
+def test_the_explorer_is_told_as_well(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    served: list[dict[str, Any]] = []
+    monkeypatch.setattr("clearhead.serve.serve", lambda model, **how: served.append({"model": model, **how}))
+    assert run("explore", "--model", "m", "--target", "zwei", "--target-language", "deu").code == 0
+    assert served[0]["target"] == "zwei" and served[0]["languages"] == {"target_language": "deu"}

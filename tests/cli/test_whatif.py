@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import clearhead
-from clearhead.lens.whatif import Cut, Silence, sweep, whatif
+from clearhead.lens.whatif import Cut, Delete, Silence, sweep, whatif
 from clearhead.model.config import LanguageModel, SequenceClassification
 from clearhead.model.transformer import build
 from tests.cli.conftest import Run
@@ -86,6 +86,13 @@ def test_each_experiment(run: Run, models: dict[str, Small], options: list[str],
     assert said.code == 0 and words in said.out and "next token" in said.out
 
 
+def test_words_that_are_deleted_add_up(run: Run, models: dict[str, Small]) -> None:
+    said = json.loads(run("whatif", SENTENCE, "-m", "writer", "--delete", "cat", "--delete", "mat", "--json").out)
+    both = whatif(models["writer"], SENTENCE, Delete("cat"), Delete("mat"))
+    assert said["value"] == both.value != whatif(models["writer"], SENTENCE, Delete("mat")).value
+    assert [words.split()[3] for words in said["changed"]] == ["'cat'", "'mat'"]
+
+
 def test_labels_sinks_and_three_kinds(run: Run, models: dict[str, Small]) -> None:
     said = run("whatif", SENTENCE, "--model", "labeller", "--silence", "0.1", "--label", "bad").out
     assert "change of the logit of 'bad'" in said and re.search(r"good( +-?\d\.\d{4}){2} +[+-]\d\.\d{4}", said)
@@ -128,20 +135,26 @@ def test_the_sweep_is_a_heat_table(run: Run, models: dict[str, Small]) -> None:
         (["--sweep", "--head", "0.1"], "leave it out"),
         (["--silence", "0.1", "--how", "median"], "median"),
         (["--delete", "cat", "--how", "mean"], "leave them out"),
-        (["--silence", "0.1", "--reference", "a dog"], "how='mean'"),
-        (["--sweep", "--reference", "a dog"], "how='mean'"),
-        (["--sweep", "--reference", "a dog", "--json"], "how='mean'"),
+        (["--silence", "0.1", "--reference", "a dog"], "add --how mean"),
+        (["--sweep", "--reference", "a dog"], "add --how mean"),
+        (["--sweep", "--reference", "a dog", "--json"], "add --how mean"),
+        (["--sweep", "--how", "mean", "--reference", ""], "the reference text is empty"),
         (["--cut", "cat", "tired"], "nothing to cut"),
         (["--delete", " "], "no token that is read"),
         (["--cut", "it"], "--cut"),
         (["--cut", "it", "zebra"], "'zebra' is not in the text"),
-        (["--delete", "cat#2"], "only 1 times"),
+        (["--delete", "cat#2"], "only once"),
+        (["--delete", ""], "'' is not in the text"),
+        (["--patch", "", "--head", "0.1"], "the text to patch from is empty"),
+        (["--cut", "it", "cat", "--cut", "it", "sat"], "--cut is given more than once"),
+        (["--delete", "cat", "--temperature", "2", "--temperature", "3"], "--temperature is given more than once"),
         (["--delete", "cat", "--withhold"], "is for --cut"),
         (["--temperature", "0"], "above 0"),
         (["--temperature", "nan"], "above 0"),
         (["--temperature", "hot"], "--temperature"),
         (["--patch", "a dog"], "add --head"),
         (["--patch", "a dog", "--head", "0.1"], "and 2 tokens long"),
+        (["--patch", "a dog", "--head", "0.1"], "or pairs of words: --at HERE=THERE"),
         (["--patch", "a dog", "--head", "0.1", "--at", "cat"], "here=there"),
         (["--silence", "0.1", "--at", "a=b"], "is for --patch"),
         (["--no-sinks"], "no learned sink"),
@@ -159,7 +172,9 @@ def test_a_mistake_is_one_line(refuse: Refuse, models: dict[str, Small], options
 def test_mistakes_of_other_models(refuse: Refuse, models: dict[str, Small]) -> None:
     assert "reads everything" in refuse("whatif", SENTENCE, "--model", "encoder", "--no-mask")
     assert "two texts" in refuse("whatif", SENTENCE, "--model", "translator", "--sweep")
-    assert "say which" in refuse("whatif", SENTENCE, "-m", "translator", "--target", "a dog", "--silence", "0.1")
+    said = refuse("whatif", SENTENCE, "-m", "translator", "--target", "a dog", "--silence", "0.1")
+    assert "say which with --kind: 'encoder', 'decoder', 'cross'" in said
+    assert "give the target too: --target TEXT." in refuse("whatif", SENTENCE, "--model", "translator", "--sweep")
     assert "is empty" in refuse("whatif", " ", "--model", "writer", "--sweep")
 
 

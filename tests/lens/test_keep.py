@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 import clearhead
 from clearhead.errors import LensError, OutsideError, ReleasedError
 from clearhead.lens.kept import keep as keeping
+from clearhead.lens.kept import rows
 from clearhead.lens.kept.keep import AsRun, Choice, Half, Keep, Spilled
 from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.watch import watch
@@ -223,7 +224,7 @@ def test_a_full_disk_is_one_line_and_the_model_is_whole(
 ) -> None:
     gc.collect()
     model, count = small(), [0]
-    real = keeping._write
+    real = keeping.write
 
     def full(handle: int, data: memoryview) -> None:
         count[0] += 1
@@ -232,7 +233,7 @@ def test_a_full_disk_is_one_line_and_the_model_is_whole(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(handle, data)
 
-    monkeypatch.setattr(keeping, "_write", full)
+    monkeypatch.setattr(keeping, "write", full)
     with pytest.raises(LensError, match="No space left on device; free some space") as caught:
         run(model, keep=Spilled(tmp_path))
     assert "\n" not in str(caught.value) and os.listdir(tmp_path) == []
@@ -241,8 +242,8 @@ def test_a_full_disk_is_one_line_and_the_model_is_whole(
     assert run(model, keep=Spilled(tmp_path)).n_calls() == 1
 
 
-def test_generation_spills_and_halves_no_step(tmp_path: Path) -> None:
-    """A step is kept as it ran, whatever way is chosen; its maps are those of the whole text."""
+def test_generation_halves_no_step(tmp_path: Path) -> None:
+    """A step is never rounded, whatever way is chosen; its maps are those of the whole text."""
     model = small()
     ids = torch.randint(60, (1, 9))
     full = run_ids(model, ids).map(2, 1).dense()
@@ -255,6 +256,111 @@ def test_generation_spills_and_halves_no_step(tmp_path: Path) -> None:
         atol = 1e-6 if isinstance(keep, Spilled) else 1e-3
         for call, at in enumerate(range(6, 9), start=1):
             torch.testing.assert_close(seen.map(2, 1, call=call)[0], full[at, : at + 1], atol=atol, rtol=0)
+
+
+def read_in_pieces(model: Decoder, ids: torch.Tensor, sizes: list[int], **choice: Any) -> Any:
+    """The text through a cache, so many tokens at a time."""
+    with torch.inference_mode(), watch(model, **choice) as seen:
+        cache, at = model.new_cache(), 0
+        for size in sizes:
+            model(ids[:, at : at + size], cache=cache)
+            at += size
+    return seen
+
+
+def in_memory(seen: Any) -> int:
+    """The bytes of q, k, v and output that are held, and that lie in no mapped file."""
+    spans = []
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        if ".spill" in line:
+            start, end = line.split(maxsplit=1)[0].split("-")
+            spans.append((int(start, 16), int(end, 16)))
+    found: dict[int, int] = {}
+    for layer in range(seen.n_layers()):
+        for number in range(seen.n_calls(layer=layer)):
+            call = seen.call(layer, call=number)
+            for x in (*call.own_tensors[:2], *(call._shown or ())):
+                if x.numel() and not any(start <= x.data_ptr() < end for start, end in spans):
+                    found[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+    return sum(found.values())
+
+
+@pytest.mark.parametrize("receipts", [False, True])
+def test_a_text_that_is_read_in_pieces_is_appended(
+    receipts: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of q and k is written once, whatever the number of pieces, none stays in memory, and maps are exact."""
+    _mapped()
+    model, sizes = small_and_long(), [70, 64, *[5] * 4, *[1] * 30, 90, 1, 1]
+    ids = torch.randint(60, (2, sum(sizes)))
+    written: list[int] = []
+    for module in (keeping, rows):
+        real = module.write
+        monkeypatch.setattr(
+            module, "write", lambda handle, data, real=real: (written.append(data.nbytes), real(handle, data))[1]
+        )
+    monkeypatch.setattr(rows, "ROWS", 16)  # several blocks
+    plain = read_in_pieces(model, ids, sizes, receipts=receipts)
+    assert written == [] and in_memory(plain) > 0
+    spilled = read_in_pieces(model, ids, sizes, keep=Spilled(tmp_path), receipts=receipts)
+    lse = sum(spilled.call(layer, call=c).own_tensors[2].nbytes for layer in range(2) for c in range(len(sizes)))
+    assert sum(written) == spilled.nbytes - lse == plain.nbytes - lse
+    assert in_memory(spilled) == 0 and os.listdir(tmp_path) == []
+    for head in range(4):
+        grown, exact = spilled.growing(1, head, batch=1), plain.growing(1, head, batch=1)
+        assert torch.equal(grown.dense(), exact.dense())
+        assert torch.equal(spilled.map(1, head, call=20).dense(), plain.map(1, head, call=20).dense())
+    assert not receipts or (grown.verify().ok and grown.verify().output is not None)
+    spilled.release()
+    del grown
+    gc.collect()
+    with pytest.raises(ReleasedError, match="its spill file is closed"):
+        spilled.map(0, 0, call=20)
+
+
+def small_and_long() -> Decoder:
+    model = build(presets.gpt2(n_layers=2, n_heads=4, d_model=32, vocab_size=60, context=512)).eval()
+    assert isinstance(model, Decoder)
+    return model
+
+
+def test_pieces_of_some_heads_and_of_halves(tmp_path: Path) -> None:
+    model, sizes = small_and_long(), [70, 66, 3, 1, 1]
+    ids = torch.randint(60, (1, sum(sizes)))
+    full = read_in_pieces(model, ids, sizes).growing(1, 2).dense()
+    for choice in ({"heads": [2]}, {"keep": Spilled(tmp_path), "heads": [2]}):
+        assert torch.equal(read_in_pieces(model, ids, sizes, **choice).growing(1, 2).dense(), full)
+    half = [read_in_pieces(model, ids, sizes, keep=k) for k in (Half(), Spilled(tmp_path, torch.bfloat16))]
+    assert torch.equal(half[0].growing(1, 2).dense(), half[1].growing(1, 2).dense())
+    torch.testing.assert_close(half[0].growing(1, 2).row_sums(), torch.ones(sum(sizes)))
+    assert half[0].nbytes == half[1].nbytes
+    if Path("/proc/self/maps").exists():
+        assert in_memory(half[1]) == 0 < in_memory(half[0])
+
+
+def test_a_full_disk_while_a_text_grows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step is refused in one line; what was read before stands, and a new text is read as ever."""
+    model = small_and_long()
+    ids = torch.randint(60, (1, 20))
+
+    def full(handle: int, data: memoryview) -> None:
+        os.write(handle, data[: data.nbytes // 2])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with torch.inference_mode(), watch(model, keep=Spilled(tmp_path)) as seen:
+        cache = model.new_cache()
+        for at, size in ((0, 8), (8, 1), (9, 1)):
+            model(ids[:, at : at + size], cache=cache)
+        before = seen.growing(1, 2).dense()
+        with monkeypatch.context() as patched:
+            patched.setattr(rows, "write", full)
+            with pytest.raises(LensError, match="free some space"):
+                model(ids[:, 10:11], cache=cache)
+        assert torch.equal(seen.growing(1, 2).dense(), before)
+        cache = model.new_cache()
+        for at, size in ((0, 8), (8, 1), (9, 1)):
+            model(ids[:, at : at + size], cache=cache)
+        assert torch.equal(seen.growing(1, 2).dense(), before) and os.listdir(tmp_path) == []
 
 
 def run_ids(model: Decoder, ids: torch.Tensor) -> Any:

@@ -51,6 +51,36 @@ def test_all_heads_side_by_side(name: str, kind: Any) -> None:
     assert {"0", "1", "2", "3"} <= set(words) and any("the cat sat" in line for line in words)
 
 
+def test_parts_are_called_parts() -> None:
+    """Of the heads that were kept, and of those that were asked for."""
+
+    def title(seen: Look, **which: Any) -> tuple[str, str]:
+        drawn = draw_heads(seen, **which)
+        words = next(word for word in written(drawn.figure) if "head" in word and ";" not in word)
+        return words.removeprefix("decoder · "), drawn.caption
+
+    lm = load("decoder")
+    assert title(lm.look(SENTENCE)) == ("all heads", "2 layers × 4 heads")
+    assert title(lm.look(SENTENCE), layer=1) == ("all heads of layer 1", "4 heads of layer 1")
+    assert title(lm.look(SENTENCE, layers=[1])) == ("all heads of layer 1", "4 heads of layer 1")
+    assert title(lm.look(SENTENCE, heads=[1, 3])) == ("heads 1, 3", "2 layers × 2 of 4 heads")
+    assert title(lm.look(SENTENCE, layers=[1], heads=[2])) == ("head 2 of layer 1", "1 of 4 heads of layer 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("decoder", None, "“the cat sat on the mat because it was tired”"),
+        ("buckets", "encoder", "“the cat sat on the mat because it was tired”"),
+        ("buckets", "decoder", "“a dog ran”"),
+        ("buckets", "cross", "“a dog ran” reads “the cat sat on the mat because it was tired”"),
+    ],
+)
+def test_one_head_quotes_what_was_read(name: str, kind: Any, words: str) -> None:
+    said = written(draw_map(look(name), kind=kind, layer=0, head=0).figure)
+    assert words in " ".join(said) and "each row reads the columns" in " ".join(said)
+
+
 def test_a_long_text_is_numbered_pooled_and_says_so() -> None:
     seen = look("alibi", SENTENCE * 60)
     drawn = draw_map(seen, layer=0, head=0)
@@ -111,6 +141,10 @@ def test_mistakes_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         write_picture(tmp_path / "a.gif", seen, kind="cross")
     with pytest.raises(InputError, match="one head already"):
         write_picture(tmp_path / "a.png", seen.map(0, 0, "cross"), head=1)
+    with pytest.raises(InputError, match=r"head=5 alone is no one map; give layer=… too"):
+        write_picture(tmp_path / "a.png", seen, kind="cross", head=5)
+    with pytest.raises(InputError, match=r"layer=1 alone is no one map; give head=… too"):
+        draw_map(seen, kind="cross", layer=1)
     for module in ("matplotlib", "matplotlib.figure", "matplotlib.backends.backend_agg"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingDependencyError, match=r"pip install 'clearhead\[plot\]'"):

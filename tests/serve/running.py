@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 STUBBED = "import clearhead.serve.explorer as e, tests.serve.stub as s; e._from_checkpoint = s.load; "
-SERVE = "from clearhead.serve import serve; serve({model!r}, port=0, open_browser=False)"
+SERVE = "from clearhead.serve import serve; serve({model!r}, port=0, open_browser=False{more})"
 
 
 class Running:
@@ -48,11 +48,13 @@ class Running:
 
 
 @contextmanager
-def running(model: str) -> Iterator[Running]:
-    """The explorer on `model`: one of `stub.py`'s tiny ones, or a name that `clearhead.load` knows."""
+def running(model: str, **more: object) -> Iterator[Running]:
+    """The explorer on `model`, a tiny one of `stub.py` or one that `clearhead.load` knows. more: to `serve`."""
     from tests.serve.stub import CONFIGS
 
-    code = (STUBBED if model in CONFIGS else "") + SERVE.format(model=model)
+    code = (STUBBED if model in CONFIGS else "") + SERVE.format(
+        model=model, more="".join(f", {name}={value!r}" for name, value in more.items())
+    )
     paths = [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH", "")]
     process = subprocess.Popen(
         [sys.executable, "-c", code],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import nn
 
-from clearhead.errors import UnknownModelError
+from clearhead.errors import TokenizerError, UnknownModelError
 from clearhead.lens.look import Look, look
 from clearhead.model import presets
 from clearhead.model.config import ModelConfig, SpecialTokens
@@ -51,8 +52,40 @@ class Stub:
             torch.nn.init.normal_(parameter, std=0.3)
         self.tokenizer = Words(framed=config.decoder is None)
 
-    def look(self, text: str, target: str | None = None) -> Look:
-        return look(self, text, target)
+    def look(self, text: str, target: str | None = None, **how: Any) -> Look:
+        return look(self, text, target, **how)
+
+
+class Tongues(Words):
+    """Words of two languages, which a translator is told."""
+
+    languages = ("deu", "fra")
+
+    def encode(
+        self, text: str, /, *, source_language: str | None = None, target_language: str | None = None
+    ) -> Encoding:
+        for language in (source_language, target_language):
+            if language is not None and language not in self.languages:
+                raise TokenizerError(f"there is no language {language!r}; choose one of {', '.join(self.languages)}.")
+        return super().encode(text)
+
+    def encode_target(self, text: str, language: str | None = None, /) -> Encoding:
+        return self.encode(text, target_language=language)
+
+    def language_id(self, language: str, /) -> int:
+        return 1 + self.languages.index(language)
+
+
+class Translator(Stub):
+    """A model of two texts that writes the second itself: the words of the first, from the last to the first."""
+
+    def __init__(self, name: str, config: ModelConfig) -> None:
+        super().__init__(name, config)
+        self.tokenizer = Tongues(framed=False)
+
+    def generate(self, prompt: str, *, max_new_tokens: int, **languages: str) -> str:
+        assert max_new_tokens > 0
+        return " ".join([*reversed(prompt.split()), *languages.values()])
 
 
 def _both() -> ModelConfig:
@@ -70,6 +103,7 @@ CONFIGS = {
     "encoder": lambda: presets.bert(n_layers=2, n_heads=3, d_model=24, vocab_size=VOCAB, context=400),
     "decoder": lambda: presets.gpt2(n_layers=2, n_heads=2, d_model=16, vocab_size=VOCAB, context=64),
     "both": _both,
+    "translator": _both,
 }
 
 
@@ -77,4 +111,4 @@ def load(name: str) -> Stub:
     """A model by its name, made anew each time."""
     if name not in CONFIGS:
         raise UnknownModelError(f"there is no model {name!r}.")
-    return Stub(name, CONFIGS[name]())
+    return (Translator if name == "translator" else Stub)(name, CONFIGS[name]())

@@ -41,7 +41,7 @@ def seen() -> Look:
 def test_models_are_the_offered_ones_and_the_opening(client: TestClient) -> None:
     said = client.get("/api/models").json()
     assert said == {
-        "models": ["encoder", "decoder", "both"],
+        "models": ["encoder", "decoder", "both", "translator"],
         "loaded": [],
         "default": "encoder",
         "opening": {"text": TEXT},
@@ -150,3 +150,23 @@ def test_minilm_tells_the_story_it_opens_with() -> None:
         assert opening == {"text": TEXT, "kind": "encoder", "layer": 5, "head": 11, "reads": "it", "read": "animal"}
         best = ask(client, look_at(client), "ask", query="it", key="animal")["links"][0]
     assert (best["layer"], best["head"]) == (5, 11) and abs(best["weight"] - 0.65) < 0.01
+
+
+def test_a_translator_writes_what_it_is_not_given(client_of: Callable[..., TestClient]) -> None:
+    client = client_of("translator")
+    look = look_at(client, "one two")
+    assert (look["target"], look["written"]) == ("two one", True) and look["languages"] == ["deu", "fra"]
+    assert look_at(client, "one two", target="")["id"] == look["id"]
+    given = look_at(client, "one two", target="two one")
+    assert given["written"] is False and given["id"] != look["id"]
+    into = look_at(client, "one two", source_language="deu", target_language="fra")
+    assert into["target"] == "two one deu fra" and into["target_language"] == "fra"
+    told = load("translator").look("one two", "two one deu fra", source_language="deu", target_language="fra")
+    row = ask(client, into, "row", kind="cross", layer=1, head=0, row=2)["weights"]
+    assert row == pytest.approx(told.map(1, 0, "cross").row(2).tolist(), abs=1e-6)
+
+
+def test_languages_that_are_none(client_of: Callable[..., TestClient]) -> None:
+    for model, language, words in (("translator", "tlh", "'tlh'"), ("encoder", "fra", "knows no languages")):
+        answer = client_of(model).post("/api/look", json={"text": "a", "target_language": language})
+        assert answer.status_code == 422 and words in answer.json()["error"]

@@ -6,13 +6,18 @@ from typing import Annotated
 
 import typer
 
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import Pickle, SourceLanguage, TargetLanguage, languages
 from clearhead.serve.opening import DEFAULT_TEXT
 
 
 def explore(
     model: Annotated[str, typer.Option("--model", "-m", help="a folder, a hub id, or an embedded name")] = "minilm",
     text: Annotated[str, typer.Option("--text", "-t", help="what the page opens with")] = DEFAULT_TEXT,
+    target: Annotated[
+        str | None, typer.Option(help="the decoder's text, for encoder-decoders; else what the model itself writes")
+    ] = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
     host: Annotated[str, typer.Option(help="where to listen; the default is this machine alone")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="0 takes any free one")] = 8000,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="open the browser")] = True,
@@ -21,4 +26,13 @@ def explore(
     """Type a text in the browser and see what every attention head of MODEL reads in it. Ctrl-C ends it."""
     from clearhead.serve import serve
 
-    serve(model, text=text, host=host, port=port, open_browser=browser, pickle=pickle)
+    serve(
+        model,
+        text=text,
+        target=target,
+        host=host,
+        port=port,
+        open_browser=browser,
+        pickle=pickle,
+        languages=languages(source_language, target_language),
+    )

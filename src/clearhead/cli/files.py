@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from clearhead.errors import InputError, MissingDependencyError
+from clearhead.lens.counting import counted
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
 from clearhead.lens.ways_out.outputs import check_ending, check_path, in_bytes
@@ -39,14 +40,13 @@ def check(wanted: dict[str, Path], *, asked: bool) -> None:
     """Say no before the model has run for nothing. `asked`: --ask is given, which only a page can open on."""
     for option, path in wanted.items():
         what, endings, library = KINDS_OF_FILES[option]
-        check_path(path, what, f"look.{option}")
-        if endings:
-            check_ending(path, endings, what)
         if library is not None and find_spec(library[0]) is None:
             raise MissingDependencyError(f"--{option} needs {library[0]}: pip install 'clearhead[{library[1]}]'")
+        check_path(path, what, f"look.{option}")
         same = [other for other in wanted if other != option and wanted[other].resolve() == path.resolve()]
         if same:
             raise InputError(f"--{option} and --{same[0]} name one file, {path}; give each its own.")
+        check_ending(path, endings, what)
         if asked and option != "html":
             raise InputError(
                 f"--ask ranks heads, and --{option} writes what they read; choose one with --layer and --head, or "
@@ -73,7 +73,7 @@ def _page(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
     """The page, open on the head asked for, or on the last layer's strongest link."""
     kind = chosen.kind
     still.write(path, lm, seen, _opening(seen, chosen))
-    return f"{len(seen.tokens)} tokens, {seen.n_layers(kind)} layers × {seen.n_heads(kind)} heads"
+    return f"{counted(len(seen.tokens), 'token')}, {seen.seen.shape_of(kind)}"
 
 
 def _opening(seen: Look, chosen: Chosen) -> Opening:
@@ -107,7 +107,8 @@ def _table(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
     k = chosen.top or 5
     kind = chosen.kind if len(chosen.kinds) < len(seen.kinds) or chosen.layer is not None else None
     lines = write_parquet(path, seen, k=k, kind=kind, layer=chosen.layer, head=chosen.head)
-    return f"{lines:,} links, the {k} that each token reads most in each head"
+    most = "the one" if k == 1 else f"the {k}"
+    return f"{counted(lines, 'link')}, {most} that each token reads most in each head"
 
 
 def _archive(path: Path, lm: Readable, seen: Look, chosen: Chosen) -> str:
@@ -130,7 +131,7 @@ WRITERS: dict[str, Callable[[Path, Readable, Look, Chosen], str]] = {
 }
 
 KINDS_OF_FILES: dict[str, tuple[str, tuple[str, ...], tuple[str, str] | None]] = {
-    "html": ("page", (), None),
+    "html": ("page", ("html", "htm"), None),
     "png": ("PNG picture", ("png",), ("matplotlib", "plot")),
     "svg": ("SVG picture", ("svg",), ("matplotlib", "plot")),
     "parquet": ("Parquet table", ("parquet", "pq"), ("pyarrow", "parquet")),

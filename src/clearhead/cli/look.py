@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import Pickle, SourceLanguage, TargetLanguage, languages
 from clearhead.errors import InputError, OutsideError
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def look(
     text: Annotated[str, typer.Argument(help="what the model reads", show_default=False)],
     model: Annotated[str, typer.Option("--model", "-m", help="a folder, a hub id, or an embedded name")] = "minilm",
     target: Annotated[str | None, typer.Option(help="the decoder's text, for encoder-decoders")] = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
     layer: Annotated[int | None, typer.Option("--layer", help="with --head: the map of one head, from 0")] = None,
     head: Annotated[int | None, typer.Option("--head", help="with --layer: the map of one head, from 0")] = None,
     kind: Annotated[KindChoice | None, typer.Option(help="which attention, where there are several")] = None,
@@ -77,7 +79,7 @@ def look(
     import clearhead
 
     lm = clearhead.load(model, pickle=pickle)
-    seen = lm.look(text, target)
+    seen = lm.look(text, target, **languages(source_language, target_language))
     chosen = _kinds(seen, kind.value if kind is not None else None, several=layer is None and ask is None)
     if layer is not None and head is not None:
         _check_head(seen, chosen[0], layer, head)

@@ -12,6 +12,15 @@ if TYPE_CHECKING:
 
 Pickle = Annotated[bool, typer.Option("--pickle", help="read PyTorch's own files, too, which are pickles")]
 
+SourceLanguage = Annotated[
+    str | None,
+    typer.Option("--source-language", help="what the text is in, as the tokenizer of a translator names it"),
+]
+
+TargetLanguage = Annotated[
+    str | None, typer.Option("--target-language", help="what the target is in, likewise, such as fra_Latn")
+]
+
 HeadClass = Annotated[
     str | None,
     typer.Option("--head", metavar="CLASS", help="load it as another class of its family, such as BertForMaskedLM"),
@@ -27,3 +36,9 @@ def loaded(model: str, *, head: str | None, pickle: bool) -> Loaded:
         for note in lm.pretrained.report.notes:
             print(f"note: {note}", file=sys.stderr)
     return lm
+
+
+def languages(source: str | None, target: str | None) -> dict[str, str]:
+    """The languages that were named, by the words that the rest of the house takes them by."""
+    named = {"source_language": source, "target_language": target}
+    return {name: language for name, language in named.items() if language is not None}

@@ -85,6 +85,8 @@ def roles(
     where = atlas if atlas is not None or no_atlas else Path(f"{_file_name(model)}-roles.png")
     where, missing = _drawable(where, asked=atlas is not None)
     for path in (*(treebank or ()), *(coreference or ()), *([texts] if texts is not None else ())):
+        if path.is_dir():
+            raise InputError(f"{'an empty name' if path == Path() else path} is a folder; name a file in it.")
         if not path.exists():
             raise InputError(f"there is no file {path}.")
 

@@ -8,6 +8,7 @@ from rich.text import Text
 from clearhead.cli import paint
 from clearhead.cli.links import Found, LeftOut, strongest
 from clearhead.cli.terminal import Terminal
+from clearhead.lens.counting import counted
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
 from clearhead.serve.facts import Readable
@@ -68,14 +69,16 @@ def asked(console: Terminal, lm: Readable, seen: Look, kind: Kind, ask: tuple[st
         table.add_row(f"{link.layer}.{link.head}", f"{link.weight:.4f}", paint.bar(link.weight, BAR, console.colours))
     console.print(table)
     rest = len(links) - top
-    more = f"{rest} more heads; --top {len(links)} lists them all. " if rest > 0 else ""
+    more = f"{counted(rest, 'more head')}; --top {len(links)} lists them all. " if rest > 0 else ""
     console.print(Text(f"{more}A word of several tokens: read from by their mean, read by their sum.", "dim"))
 
 
 def heading(lm: Readable, seen: Look) -> Text:
     """Which model ran, where, in which numbers, through which kernel: said once."""
     facts = [_shape(seen, kind) for kind in seen.kinds]
-    facts.append(f"{len(seen.tokens)} tokens" + (f" → {len(seen.target_tokens)}" if seen.target is not None else ""))
+    facts.append(
+        counted(len(seen.tokens), "token") + (f" → {len(seen.target_tokens)}" if seen.target is not None else "")
+    )
     call = seen.seen.call(0, seen.kinds[0])
     q = call.tensors[0]
     facts += [f"{q.device} {str(q.dtype).removeprefix('torch.')}", call.kernel]
@@ -109,7 +112,7 @@ def _word(token: str, index: int) -> Text:
 
 
 def _shape(seen: Look, kind: Kind) -> str:
-    return f"{kind} {seen.n_layers(kind)} layers × {seen.n_heads(kind)} heads"
+    return f"{kind} {seen.seen.shape_of(kind)}"
 
 
 def _title(kind: Kind, kinds: list[Kind]) -> str:

@@ -49,7 +49,9 @@ def whatif(
         tuple[str, str] | None, typer.Option(metavar="QUERY KEY", help="the first word does not read the second")
     ] = None,
     withhold: Annotated[bool, typer.Option("--withhold", help="with --cut: no other word gets the weight")] = False,
-    delete: Annotated[str | None, typer.Option(metavar="WORD", help="no word reads this one")] = None,
+    delete: Annotated[
+        list[str] | None, typer.Option(metavar="WORD", help="no word reads this one; again for more")
+    ] = None,
     temperature: Annotated[float | None, typer.Option(help="divide scores: below 1 sharper, above 1 flatter")] = None,
     no_mask: Annotated[bool, typer.Option("--no-mask", help="every word reads what comes after it, too")] = False,
     no_sqrt_d: Annotated[bool, typer.Option("--no-sqrt-d", help="do not divide scores by √d")] = False,
@@ -63,7 +65,9 @@ def whatif(
     ] = None,
     kind: Annotated[KindChoice | None, typer.Option(help="which attention, where there are several")] = None,
     sweep: Annotated[bool, typer.Option("--sweep", help="silence each head alone, and rank them")] = False,
-    word: Annotated[str | None, typer.Option(help="measure this next word's probability")] = None,
+    word: Annotated[
+        str | None, typer.Option(help="measure this next word's probability; of several tokens, the first one's")
+    ] = None,
     label: Annotated[str | None, typer.Option(help="measure this label's logit")] = None,
     top: Annotated[int, typer.Option("--top", "-n", min=1, help="how many lines to list")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="write JSON to stdout instead")] = False,
@@ -86,14 +90,17 @@ def whatif(
     )
 
     which: Kind | None = kind.value if kind is not None else None
+    if (how is not None or reference) and not (sweep or silence):
+        raise InputError("--how and --reference are for --silence and --sweep; leave them out.")
+    if reference and how is not How.mean:
+        raise InputError("--reference gives texts to take a mean over; add --how mean, or leave --reference out.")
     heads = _heads(head)
     asked: list[Experiment] = []
     if silence:
         asked.append(Silence(_heads(silence) or [], how.value if how else "zero", tuple(reference or ()), which))
     if cut is not None:
         asked.append(Cut(*cut, heads, which, renormalise=not withhold))
-    if delete is not None:
-        asked.append(Delete(delete, heads, which))
+    asked += [Delete(each, heads, which) for each in delete or ()]
     changes = (
         (temperature is not None, lambda: AtTemperature(temperature or 0.0)),
         (no_mask, WithoutMask),
@@ -105,7 +112,7 @@ def whatif(
         if heads is None:
             raise InputError("--patch needs to know which head; add --head L.H, such as --head 5.11.")
         asked.append(Patch(patch, heads, target, _pairs(at), which))
-    _check(asked, sweep, bool(silence), bool(heads), how is not None, bool(reference), withhold, cut, at, patch)
+    _check(asked, sweep, bool(silence), bool(heads), withhold, cut, at, patch)
     measure = _measure(word, label)
 
     import clearhead
@@ -176,8 +183,6 @@ def _check(
     sweep: bool,
     silence: bool,
     heads: bool,
-    how: bool,
-    reference: bool,
     withhold: bool,
     cut: tuple[str, str] | None,
     at: list[str] | None,
@@ -192,8 +197,6 @@ def _check(
         )
     if heads and (sweep or (silence and len(asked) == 1)):
         raise InputError("--head says where --cut, --delete, --patch and the like are; leave it out.")
-    if (how or reference) and not (sweep or silence):
-        raise InputError("--how and --reference are for --silence and --sweep; leave them out.")
     if withhold and cut is None:
         raise InputError("--withhold is for --cut; leave it out.")
     if at and patch is None:

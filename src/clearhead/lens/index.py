@@ -14,6 +14,8 @@ from clearhead.errors import OutsideError
 
 def index(value: object, what: str) -> int:
     """The whole number that a value is. Raises OutsideError for another, calling it `what` ("a layer")."""
+    if isinstance(value, bool) or (isinstance(value, Tensor) and value.dtype == torch.bool):
+        raise OutsideError(f"{what} goes by a whole number, not by True or False.")
     try:
         return operator.index(value)  # type: ignore[arg-type]
     except TypeError:

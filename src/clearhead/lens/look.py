@@ -8,6 +8,8 @@ import torch
 
 from clearhead.errors import InputError
 from clearhead.lens.alone import alone
+from clearhead.lens.counting import counted
+from clearhead.lens.given import check_readable, described
 from clearhead.lens.kept.keep import AS_RUN, Keep
 from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.maps.receipts import Receipts
@@ -37,8 +39,8 @@ class Look:
         self.target_offsets = list(reading.begun.offsets) if reading.begun is not None else []
 
     def __repr__(self) -> str:
-        shape = ", ".join(f"{kind}: {self.n_layers(kind)} layers × {self.n_heads(kind)} heads" for kind in self.kinds)
-        return f"<Look at {len(self.tokens)} tokens; {shape}>"
+        shape = ", ".join(f"{kind}: {self.seen.shape_of(kind)}" for kind in self.kinds)
+        return f"<Look at {counted(len(self.tokens), 'token')}; {shape}>"
 
     def _repr_html_(self) -> str:
         """A small picture of all heads, for notebooks."""
@@ -52,7 +54,7 @@ class Look:
         return self.seen.kinds
 
     def n_layers(self, kind: Kind | None = None) -> int:
-        """How many layers of this kind there are."""
+        """How many layers of this kind there are, up to the last that was kept."""
         return self.seen.n_layers(kind)
 
     def n_heads(self, kind: Kind | None = None, layer: int | None = None) -> int:
@@ -104,6 +106,16 @@ class Look:
         self.seen.release()
 
 
+def seen_in(source: object, function: str) -> Seen:
+    """What a look, or a watched block, has seen. Raises InputError for another thing, naming the function."""
+    inner = source.seen if isinstance(source, Look) else source
+    if isinstance(inner, Seen):
+        return inner
+    if isinstance(source, AttentionMap):
+        raise InputError(f"{function} takes all that was seen, and {source.name} is one head's map; give the look.")
+    raise InputError(f"{function} takes a look, or what `watch` has seen; {described(source)}.")
+
+
 @torch.inference_mode()
 def look(
     lm: Readable,
@@ -125,6 +137,7 @@ def look(
     default.
     Raises InputError for an empty text, ContextError for one longer than the model's positions.
     """
+    check_readable(lm)
     model, reading = lm.model, read(lm, text, target, source_language=source_language, target_language=target_language)
     watching = watch(model, layers=layers, heads=heads, keep=keep, receipts=receipts)
     with alone(model), without_dropout(model), watching as seen:  # a model in training reads the same text the same way

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -23,12 +23,13 @@ _gate = threading.Lock()
 
 
 @contextmanager
-def claimed(model: nn.Module) -> Iterator[None]:
+def claimed(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
     """The model, and every part of it, for one watcher while the block lasts. Raises LensError where it has one.
 
-    A part without parts, such as an embedding, may belong to two models that are watched at once.
+    modules: all of the model's. A part without parts, such as an embedding, may belong to two models that are watched
+    at once.
     """
-    own = [module for module in model.modules() if module is model or any(True for _ in module.children())]
+    own = [module for module in modules if module is model or any(x is not None for x in module._modules.values())]
     with _gate:
         if any(module in _claimed for module in own):
             raise LensError(
@@ -55,12 +56,12 @@ class Passes:
         self._before: dict[int, FrameType] = {}  # what began unwatched: by thread, the call of the model
         self._open = self._closing = self._closed = False
 
-    def open(self, model: nn.Module) -> None:
+    def open(self, modules: Iterable[nn.Module]) -> None:
         """All is in its place: what begins from now on is watched, and what is under way goes on as it began."""
-        own = set(model.modules())
+        own = set(modules)
         with self._state:
             for thread, frame in sys._current_frames().items():
-                for each in _calls(frame):
+                for each in module_calls(frame):
                     if each.f_locals.get("self") in own:
                         self._before[thread] = each
             self._open = True
@@ -72,7 +73,7 @@ class Passes:
                 self._state.wait()
             if not self.check():
                 return False
-            self._pass = threading.current_thread(), next(_calls(sys._getframe()), None)
+            self._pass = threading.current_thread(), next(module_calls(sys._getframe()), None)
             return True
 
     def end(self) -> None:
@@ -124,20 +125,20 @@ class Passes:
             return None
         thread, call = now
         stack = sys._current_frames().get(thread.ident or 0)
-        return thread if call is None or any(each is call for each in _calls(stack)) else None
+        return thread if call is None or any(each is call for each in module_calls(stack)) else None
 
     def _began_before(self) -> bool:
         thread = threading.get_ident()
         call = self._before.get(thread)
         if call is None:
             return False
-        if any(each is call for each in _calls(sys._getframe())):
+        if any(each is call for each in module_calls(sys._getframe())):
             return True
         del self._before[thread]
         return False
 
 
-def _calls(frame: FrameType | None) -> Iterator[FrameType]:
+def module_calls(frame: FrameType | None) -> Iterator[FrameType]:
     """The calls of modules on a stack, the innermost first."""
     while frame is not None:
         if frame.f_code is nn.Module._call_impl.__code__:

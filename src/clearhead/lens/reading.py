@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from clearhead.errors import InputError, OutsideError
 from clearhead.lens import texts
+from clearhead.lens.counting import times
+from clearhead.lens.given import check_readable
 from clearhead.lens.texts import Encoded, Readable
 from clearhead.model.config import SequenceClassification
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, Output, check_fits
@@ -66,8 +68,8 @@ class Reading:
         if len(spans) < int(count) or int(count) < 1:
             if word in tokens:  # a special token, or a piece as it is shown
                 return [tokens.index(word)]
-            times = f"only {len(spans)} times" if spans else "not"
-            raise OutsideError(f"{wanted!r} is {times} in the text; its tokens are: {_shown(tokens)}")
+            often = f"only {times(len(spans))}" if spans else "not"
+            raise OutsideError(f"{wanted!r} is {often} in the text; its tokens are: {_shown(tokens)}")
         start, end = spans[int(count) - 1]
         found = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and b > a]
         if not found:
@@ -106,16 +108,24 @@ def read(
     *,
     source_language: str | None = None,
     target_language: str | None = None,
+    what: str = "text",
 ) -> Reading:
     """The text as this model reads it. target: the decoder's, for an encoder-decoder; a classifier's decoder reads the
-    source again. source_language, target_language: theirs, for a translator that is told them.
+    source again. source_language, target_language: theirs, for a translator that is told them. what: whose text it is,
+    where there are several.
 
     Raises InputError for an empty text, ContextError for one longer than the model's positions.
     """
+    check_readable(lm)
     model = lm.model
-    encoding = texts.source(lm.tokenizer, text, source_language, target_language)
     if not isinstance(model, Encoder | Decoder | EncoderDecoder):
-        raise InputError(f"{type(model).__name__} has no attention to look at.")
+        if type(model).__module__.startswith("clearhead."):
+            raise InputError(f"{type(model).__name__} has no attention to look at.")
+        raise InputError(
+            f"{type(model).__name__} is no model of clearhead's; load it with clearhead.load, or watch it while it "
+            "reads ids: `with clearhead.watch(model) as seen: model(ids)`."
+        )
+    encoding = texts.source(lm.tokenizer, text, source_language, target_language, what)
     ids = torch.tensor([encoding.ids], device=model.device)
     check_fits(model.config, ids.shape[1])
     if not isinstance(model, EncoderDecoder):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from clearhead.errors import LensError, OutsideError
+from clearhead.lens.counting import counted, layers_and_heads, times
 from clearhead.lens.index import index, indices
 from clearhead.lens.kept.call import KINDS as KINDS
 from clearhead.lens.kept.call import Call as Call
@@ -51,7 +52,16 @@ class Seen:
     def settle(self) -> None:
         """Nothing more will come; what was held to recognise the next step is let go."""
         for runs in self._runs.values():
-            runs[-1].settle()
+            for run in runs[-1:]:
+                run.settle()
+
+    def __repr__(self) -> str:
+        if not self._calls:
+            return "<Seen: nothing yet>"
+        n = sum(map(len, self._calls.values()))
+        shapes = ", ".join(f"{kind}: {self.shape_of(kind)}" for kind in self.kinds)
+        gone = all(call.released for calls in self._calls.values() for call in calls)
+        return f"<Seen {counted(n, 'call')}; {shapes}; {'released' if gone else f'{self.nbytes:,} bytes'}>"
 
     def _repr_html_(self) -> str:
         """A small picture of all heads of the first text, for notebooks."""
@@ -65,15 +75,24 @@ class Seen:
         return tuple(kind for kind in KINDS if any(key[0] == kind for key in self._calls))
 
     def n_layers(self, kind: Kind | None = None) -> int:
-        """How many layers of this kind were seen."""
+        """How many layers of this kind there are, up to the last that was seen; `layers` says which were."""
+        return 1 + self.layers(kind)[-1]
+
+    def layers(self, kind: Kind | None = None) -> tuple[int, ...]:
+        """The layers of this kind that were seen, in order: not all, where `watch` was asked for some."""
         kind = self._kind(kind)
-        return 1 + max(layer for k, layer in self._calls if k == kind)
+        return tuple(sorted(layer for k, layer in self._calls if k == kind))
+
+    def shape_of(self, kind: Kind) -> str:
+        """The layers and heads of this kind that were kept, in words: 6 layers × 12 heads."""
+        layers = self.layers(kind)
+        first = self._calls[kind, layers[0]][-1]
+        return layers_and_heads(layers, len(first.heads), first.n_heads)
 
     def n_heads(self, kind: Kind | None = None, layer: int | None = None) -> int:
         """How many heads that layer has; the first that was seen, where none is named."""
         kind = self._kind(kind)
-        first = min(number for k, number in self._calls if k == kind)
-        return self.call(first if layer is None else layer, kind).n_heads
+        return self.call(self.layers(kind)[0] if layer is None else layer, kind).n_heads
 
     def n_calls(self, kind: Kind | None = None, layer: int = 0) -> int:
         """How often that layer ran."""
@@ -89,10 +108,9 @@ class Seen:
         kind = self._kind(kind)
         calls = self._calls.get((kind, index(layer, "a layer")))
         if calls is None:
-            layers = sorted(number for k, number in self._calls if k == kind)
-            raise OutsideError(f"layer {layer} of the {kind} was not seen; choose one of {_spans(layers)}.")
+            raise OutsideError(f"layer {layer} of the {kind} was not seen; choose one of {_spans(self.layers(kind))}.")
         if not -len(calls) <= index(call, "a call") < len(calls):
-            raise OutsideError(f"layer {layer} ran {len(calls)} times; call={call} is outside.")
+            raise OutsideError(f"layer {layer} ran {times(len(calls))}; call={call} is outside.")
         return calls[call]
 
     def map(self, layer: int, head: int, kind: Kind | None = None, *, batch: int = 0, call: int = -1) -> AttentionMap:
@@ -111,7 +129,9 @@ class Seen:
         call = self.call(layer, kind)
         runs = self._runs.get((call.kind, call.layer), []) or [Run.alone(call)]
         if not -len(runs) <= index(run, "a run") < len(runs):
-            raise OutsideError(f"layer {layer} of the {call.kind} read {len(runs)} texts; run={run} is outside.")
+            raise OutsideError(
+                f"layer {layer} of the {call.kind} read {counted(len(runs), 'text')}; run={run} is outside."
+            )
         chosen = runs[run]
         if not chosen.whole:
             raise LensError(
@@ -135,6 +155,7 @@ class Seen:
             return
         if runs:
             runs[-1].settle()
+        call.stand_alone()
         runs.append(Run(call, place))
 
     def links(
@@ -147,7 +168,7 @@ class Seen:
         kind = self._kind(kind)
         rows, cols = torch.tensor(indices(query, "a query")), torch.tensor(indices(key, "a key"))
         found = []
-        for layer in sorted(number for k, number in self._calls if k == kind):
+        for layer in self.layers(kind):
             step = self.call(layer, kind, call)
             step.check_batch(batch)
             for tokens, size, word in ((rows, step.shape[0], "query"), (cols, step.shape[1], "key")):
@@ -172,6 +193,9 @@ class Seen:
     def release(self) -> None:
         """Give all tensors back; maps made from here then raise ReleasedError."""
         self.settle()
+        for runs in self._runs.values():
+            for run in runs:
+                run.files.clear()
         for calls in self._calls.values():
             for call in calls:
                 call.release()
@@ -196,7 +220,7 @@ def check_layers(wanted: frozenset[int] | None, n_layers: int) -> None:
         raise OutsideError(f"layer {outside[0]} is outside the model; choose from 0…{n_layers - 1}.")
 
 
-def _spans(layers: list[int]) -> str:
-    if layers == list(range(len(layers))) and len(layers) > 2:
+def _spans(layers: Sequence[int]) -> str:
+    if list(layers) == list(range(len(layers))) and len(layers) > 2:
         return f"0…{layers[-1]}"
     return ", ".join(map(str, layers))

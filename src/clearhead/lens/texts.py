@@ -71,16 +71,20 @@ class Begun:
 
 
 def source(
-    tokenizer: Tokenizing | None, text: str, source_language: str | None, target_language: str | None
+    tokenizer: Tokenizing | None,
+    text: str,
+    source_language: str | None,
+    target_language: str | None,
+    what: str = "text",
 ) -> Encoded:
-    """The text that the model reads. Raises InputError where there is nothing to read."""
-    _check(tokenizer, text, "text")
+    """The text that the model reads. what: whose it is. Raises InputError where there is nothing to read."""
+    _check(tokenizer, text, what)
     said: dict[str, Any] = {"source_language": source_language, "target_language": target_language}
     said = {name: language for name, language in said.items() if language is not None}
     if said and not isinstance(tokenizer, Translating):
         raise InputError("this model's tokenizer knows no languages; leave source_language and target_language out.")
     assert tokenizer is not None
-    return _some(tokenizer.encode(text, **said), "text")
+    return _some(tokenizer.encode(text, **said), what)
 
 
 def target(model: EncoderDecoder, tokenizer: Tokenizing, text: str, language: str | None) -> Begun:
@@ -113,6 +117,11 @@ def _check(tokenizer: Tokenizing | None, text: str, what: str) -> None:
 
 
 def _some(encoding: Encoded, what: str) -> Encoded:
+    if not isinstance(encoding, Encoded):
+        raise InputError(
+            f"this tokenizer gives {type(encoding).__name__}, without the places of its tokens in the text; load the "
+            "model with clearhead.load, or give a clearhead.Tokenizer."
+        )
     if not encoding.ids:
         raise InputError(f"the {what} has no tokens in this model's vocabulary; give another.")
     return encoding

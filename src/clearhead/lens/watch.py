@@ -6,13 +6,14 @@ models the same is done through transformers' AttentionInterface (`huggingface/`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from clearhead.errors import NotWatchableError
+from clearhead.lens.foreign import only_transformers
 from clearhead.lens.kept.keep import AS_RUN, Choice, Keep
 from clearhead.lens.kept.runs import Arrived
 from clearhead.lens.passes import Passes, claimed
@@ -45,51 +46,37 @@ def watch(
         raise NotWatchableError(f"{type(model).__name__} is no module that runs; {way}.")
     choice = Choice.of(layers, heads, keep, receipts)
     seen = Seen()
-    _refuse_what_is_compiled(model)
-    with claimed(model):
+    modules = {module: name for name, module in model.named_modules()}  # one walk: a look at a short text is short, too
+    _refuse_what_is_compiled(model, modules)
+    with claimed(model, modules):
         try:
-            with _watching(model, seen, choice):
+            with _watching(model, modules, seen, choice):
                 yield seen
         finally:
             seen.settle()
 
 
-def _watching(model: nn.Module, seen: Seen, choice: Choice) -> AbstractContextManager[None]:
+Modules = Mapping[nn.Module, str]
+"""All modules of a model, by what they are called in it."""
+
+
+def _watching(model: nn.Module, modules: Modules, seen: Seen, choice: Choice) -> AbstractContextManager[None]:
     """How a model of this sort is watched."""
-    if any(isinstance(module, Attention) for module in model.modules()):
-        return _watch_ours(model, seen, choice)
-    theirs = _whole_transformers(model)
-    if len(theirs) > 1:
-        raise NotWatchableError(
-            f"{type(model).__name__} holds {len(theirs)} models of transformers, whose layers could not be told apart; "
-            f"watch one of them: .{', .'.join(theirs)}."
-        )
-    if theirs or _is_of(model, "transformers."):
+    if any(isinstance(module, Attention) for module in modules):
+        return _watch_ours(model, modules, seen, choice)
+    theirs = only_transformers(model)
+    if theirs is not None:
         from clearhead.lens.huggingface import watch_transformers
 
-        return watch_transformers(next(iter(theirs.values()), model), seen, choice)
+        return watch_transformers(theirs, seen, choice)
     raise NotWatchableError(
         f"{type(model).__name__} is neither a clearhead nor a transformers model; "
         "build it from clearhead.model, or load it with clearhead.load."
     )
 
 
-def _is_of(model: nn.Module, package: str, name: str | None = None) -> bool:
-    return any(b.__module__.startswith(package) and name in (None, b.__name__) for b in type(model).__mro__)
-
-
-def _whole_transformers(model: nn.Module, name: str = "") -> dict[str, nn.Module]:
-    """The whole models of transformers in a module that wraps one, by where they are: itself, where it is one."""
-    if _is_of(model, "transformers.", "PreTrainedModel"):
-        return {name: model}
-    prefix = f"{name}." if name else ""
-    return {
-        at: found for n, part in model.named_children() for at, found in _whole_transformers(part, prefix + n).items()
-    }
-
-
-def _refuse_what_is_compiled(model: nn.Module) -> None:
-    for name, module in model.named_modules():
+def _refuse_what_is_compiled(model: nn.Module, modules: Modules) -> None:
+    for module, name in modules.items():
         wraps = type(module).__name__ == "OptimizedModule"
         method = hasattr(vars(module).get("forward"), "_torchdynamo_orig_callable")
         if wraps or method or getattr(module, "_compiled_call_impl", None) is not None:
@@ -148,13 +135,14 @@ class _Recorder:
             v=v,
             out=gave,
             kernel=name,
+            waits=True,
         )
         self.seen.record(call, Arrived(k.detach(), appended=scoring.mask.offset > 0))
         return out
 
 
 @contextmanager
-def _watch_ours(model: nn.Module, seen: Seen, choice: Choice) -> Iterator[None]:
+def _watch_ours(model: nn.Module, modules: Modules, seen: Seen, choice: Choice) -> Iterator[None]:
     places = places_of(model)
     seats = {module: seat(module) for module in places}  # inside of experiments, where what runs can be seen
     for module, inside in seats.items():
@@ -166,10 +154,9 @@ def _watch_ours(model: nn.Module, seen: Seen, choice: Choice) -> Iterator[None]:
                 "put `clearhead.model.kernels.fused` back first."
             )
     check_layers(choice.layers, 1 + max(layer for at in places.values() for _, layer in at))
-    names = {module: name for name, module in model.named_modules()}
     before = {module: inside.kernel for module, inside in seats.items()}
     passes = Passes()
-    recorders = [_Recorder(kernel, places[m], names[m], seen, choice, passes) for m, kernel in before.items()]
+    recorders = [_Recorder(kernel, places[m], modules[m], seen, choice, passes) for m, kernel in before.items()]
 
     def begin(*_: object) -> None:
         """Each pass through the model counts its layers anew, also after one that did not finish."""
@@ -184,7 +171,7 @@ def _watch_ours(model: nn.Module, seen: Seen, choice: Choice) -> Iterator[None]:
     try:
         for module, recorder in zip(before, recorders, strict=True):
             seats[module].kernel = recorder
-        passes.open(model)
+        passes.open(modules)
         yield
     finally:
         with passes.closing():

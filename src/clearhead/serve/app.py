@@ -43,12 +43,14 @@ def create_app(
     return app_for(Explorer(load, model, offered, limits), text=text, host=host)
 
 
-def app_for(explorer: Explorer, *, text: str = DEFAULT_TEXT, host: str = "127.0.0.1") -> ASGIApp:
+def app_for(
+    explorer: Explorer, *, text: str = DEFAULT_TEXT, target: str | None = None, host: str = "127.0.0.1"
+) -> ASGIApp:
     """The app around an explorer that is there already."""
     app = Starlette(
         routes=[*ROUTES, *page_routes()],
         exception_handlers={ClearheadError: for_mistake, HTTPException: for_route, Exception: for_bug},
     )
     app.router.redirect_slashes = False
-    app.state.explorer, app.state.opening = explorer, opening(explorer.default, text)
+    app.state.explorer, app.state.opening = explorer, opening(explorer.default, text, target)
     return Guard(app, host)

@@ -14,6 +14,9 @@ from clearhead.serve.limits import Limits
 from clearhead.serve.refusals import Refusal
 
 NUMBER = re.compile(r"[0-9]{1,9}")
+FIELDS = ("text", "target", "model", "source_language", "target_language")
+"""What can be said in the body of a question."""
+
 SPAN = re.compile(r"([0-9]{1,9}):([0-9]{1,9})")
 
 
@@ -100,9 +103,9 @@ async def body(request: Request, limits: Limits) -> dict[str, str]:
         raise Refusal(400, 'the body is not JSON; send an object such as {"text": "…"}.') from None
     if not isinstance(value, dict):
         raise Refusal(400, f'the body is a JSON {type(value).__name__}; send an object such as {{"text": "…"}}.')
-    unknown = [str(name)[:40] for name in value if name not in ("text", "target", "model")]
+    unknown = [str(name)[:40] for name in value if name not in FIELDS]
     if unknown:
-        raise Refusal(422, f"{', '.join(unknown)}: no such field here; there are text, target and model.")
+        raise Refusal(422, f"{', '.join(unknown)}: no such field here; there are {', '.join(FIELDS)}.")
     given = {name: entry for name, entry in value.items() if entry is not None}
     wrong = [name for name, entry in given.items() if not isinstance(entry, str)]
     if wrong or "text" not in given:

@@ -7,11 +7,16 @@ from functools import partial
 from typing import TypeVar
 
 from clearhead.errors import UnknownModelError
+from clearhead.model.config import LanguageModel
+from clearhead.model.transformer import EncoderDecoder
 from clearhead.serve.facts import Readable, facts_of
 from clearhead.serve.gate import Gate
 from clearhead.serve.limits import Limits
 from clearhead.serve.refusals import Refusal
 from clearhead.serve.shelf import Kept, Question, Shelf
+
+WRITTEN = 128
+"""Where no target is given, a translator writes one, of at most so many tokens."""
 
 T = TypeVar("T")
 Gone = Callable[[], Awaitable[bool]]
@@ -28,9 +33,21 @@ def _from_checkpoint(name: str, *, pickle: bool = False) -> Readable:
 
 
 def _embedded() -> Sequence[str]:
+    """The embedded models that read one text, as the page does; `dates` reads two."""
     from clearhead.checkpoint import EMBEDDED
 
-    return tuple(EMBEDDED)
+    return tuple(name for name in EMBEDDED if name != "dates")
+
+
+def written_by(lm: Readable, question: Question) -> str | None:
+    """What a model of two texts writes for this one; None for another model, and for one that does not write."""
+    model = lm.model
+    if not isinstance(model, EncoderDecoder) or not isinstance(model.config.head, LanguageModel):
+        return None
+    generate: Callable[..., str] | None = getattr(lm, "generate", None)
+    if generate is None or not question.text.strip():
+        return None
+    return generate(question.text, max_new_tokens=WRITTEN, **question.languages) or None
 
 
 class Explorer:
@@ -44,8 +61,9 @@ class Explorer:
         limits: Limits | None = None,
         *,
         pickle: bool = False,
+        languages: dict[str, str] | None = None,
     ) -> None:
-        self.default = model
+        self.default, self.languages = model, languages or {}
         self.offered = tuple(dict.fromkeys((model, *(_embedded() if offered is None else offered))))
         self.limits = limits = limits or Limits()
         self._load = load or (partial(_from_checkpoint, pickle=True) if pickle else _from_checkpoint)
@@ -59,9 +77,16 @@ class Explorer:
         """The models that are in memory."""
         return tuple(self._loaded)
 
-    def first_look(self, text: str) -> Kept:
+    def question(self, text: str, target: str | None = None, model: str | None = None, **languages: str) -> Question:
+        """What is asked, of the model that the page opens with where none is named; so are its languages."""
+        name = self.default if model is None else model
+        if name == self.default:
+            languages = {**self.languages, **languages}
+        return Question(name, text, target or None, **languages)
+
+    def first_look(self, text: str, target: str | None = None) -> Kept:
         """The look that the page opens with, had before anything is served: mistakes come out here."""
-        question = (self.default, text, None)
+        question = self.question(text, target)
         self.check(question)
         kept = self._look(question)
         self.shelf.put(kept)
@@ -75,10 +100,10 @@ class Explorer:
 
     def check(self, question: Question) -> None:
         """Raise for a model that is not offered, or a text that is too long or no text, before anything is run."""
-        name, *texts = question
+        name = question.model
         if name not in self.offered:
             raise UnknownModelError(f"{name[:80]!r} is not offered here; choose one of {', '.join(self.offered)}.")
-        for text, word in zip(texts, ("text", "target"), strict=True):
+        for text, word in ((question.text, "text"), (question.target, "target")):
             if text is None:
                 continue
             if len(text) > self.limits.text_chars:
@@ -109,9 +134,11 @@ class Explorer:
         return await self._weights_gate.run(work, gone)
 
     def _look(self, question: Question) -> Kept:
-        name, text, target = question
-        lm = self.model(name)
-        look = lm.look(text, target)
-        facts = facts_of(lm, look)
+        lm, target = self.model(question.model), question.target
+        written = None if target is not None else written_by(lm, question)
+        look = lm.look(question.text, target if written is None else written, **question.languages)
+        facts = {**facts_of(lm, look), **question.languages}
+        if look.target is not None:
+            facts["written"] = written is not None
         del look.output  # the logits of a long text are larger than all that the lens keeps
         return Kept(question, look, facts)

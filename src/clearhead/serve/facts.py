@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
 
@@ -18,8 +18,8 @@ class Readable(Protocol):
     def name(self) -> str: ...
     @property
     def model(self) -> nn.Module: ...
-    def look(self, text: str, target: str | None = None) -> Look:
-        """What every head reads in this text."""
+    def look(self, text: str, target: str | None = None, **how: Any) -> Look:
+        """What every head reads in this text. how: what else `clearhead.look` takes, by name."""
         ...
 
 
@@ -27,6 +27,7 @@ def facts_of(lm: Readable, look: Look) -> dict[str, object]:
     """The JSON that stands for a look: everything but the weights.
 
     `kinds` gives each kind's layers, heads, rows and columns; `sides` says which text the rows and the columns are.
+    `languages`: those that a translator's tokenizer knows.
     `offsets` are character spans in the text; tokens with an empty one, in `special`, are the tokenizer's own.
     """
     call = look.seen.call(0, look.kinds[0])
@@ -49,6 +50,9 @@ def facts_of(lm: Readable, look: Look) -> dict[str, object]:
             "target_offsets": look.target_offsets,
             "target_special": _special(look.target_offsets),
         }
+    languages = getattr(getattr(lm, "tokenizer", None), "languages", ())
+    if languages:
+        facts["languages"] = list(languages)
     return facts
 
 

@@ -10,6 +10,6 @@ LINKS: dict[tuple[str, str], dict[str, object]] = {
 """By model and text: the head, and the word that reads and the word it reads."""
 
 
-def opening(model: str, text: str) -> dict[str, object]:
+def opening(model: str, text: str, target: str | None = None) -> dict[str, object]:
     """The text, with the link where there is one; elsewhere the page finds a strong one by itself."""
-    return {"text": text, **LINKS.get((model, text), {})}
+    return {"text": text, **({} if target is None else {"target": target}), **LINKS.get((model, text), {})}

@@ -1,7 +1,7 @@
 """The routes. What any client can ask, of the page or not: JSON for words and rankings, float32 for maps.
 
     GET  /api/models                                 names that can be looked at, and what the page opens with
-    POST /api/look {text, target?, model?}           run the model; an id, the tokens, the heads there are
+    POST /api/look {text, target?, model?, …}        run the model; an id, the tokens, the heads there are
     GET  /api/looks/{id}                             the same again
     GET  /api/looks/{id}/row     ?layer head row     what one token reads
     GET  /api/looks/{id}/column  ?layer head col     who reads one token
@@ -11,8 +11,9 @@
     GET  /api/looks/{id}/pool    ?layer head height width how       float32: one head, pooled
     GET  /api/looks/{id}/tile    ?layer head rows=a:b cols=c:d      float32: one head, exact
 
-All but `models` and `look` take `kind=` too, needed where a model has several. Binary answers are little-endian
-float32, row by row; the header X-Shape gives their lengths, slowest first.
+A model of two texts that is given no target writes one; a translator that is told its languages takes
+source_language and target_language with them. All but `models` and `look` take `kind=` too, needed where a model has
+several. Binary answers are little-endian float32, row by row; the header X-Shape gives their lengths, slowest first.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ async def look(request: Request) -> Response:
     explorer = _explorer(request)
     Query(request).done()
     asked = await body(request, explorer.limits)
-    question = (asked.get("model", explorer.default), asked["text"], asked.get("target"))
+    question = explorer.question(**asked)
     kept = await explorer.look(question, request.is_disconnected)
     return _json({"id": kept.id, **kept.facts})
 

@@ -25,17 +25,20 @@ def serve(
     model: str = "minilm",
     *,
     text: str = DEFAULT_TEXT,
+    target: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
     open_browser: bool = True,
     pickle: bool = False,
+    languages: dict[str, str] | None = None,
 ) -> None:
     """Serve the explorer until Ctrl-C. Prints the model, how its numbers come about, and the address.
 
-    model: a folder, a hub id, or an embedded name. text: what the page opens with. port: 0 takes any free one. pickle:
-    whether PyTorch's own files may be read, as for `clearhead.load`. Raises ServeError where the port is taken, naming
-    one that is free; the model's mistakes and the text's (an empty one, one past the context) come before anything is
-    served, too.
+    model: a folder, a hub id, or an embedded name. text, target: what the page opens with; a model of two texts writes
+    the target itself where none is given. languages: source_language and target_language, for a translator.
+    port: 0 takes any free one. pickle: whether PyTorch's own files may be read, as for `clearhead.load`. Raises
+    ServeError where the port is taken, naming one that is free; the model's mistakes and the text's (an empty one, one
+    past the context) come before anything is served, too.
     """
     try:
         import starlette  # noqa: F401
@@ -49,10 +52,10 @@ def serve(
         from clearhead.serve.app import app_for
         from clearhead.serve.explorer import Explorer
 
-        explorer = Explorer(model=model, pickle=pickle)
-        _say(describe(explorer.first_look(text)))
+        explorer = Explorer(model=model, pickle=pickle, languages=languages)
+        _say(describe(explorer.first_look(text, target)))
         url = address(host, listener.getsockname()[1])
-        server = _announcing(_quiet(app_for(explorer, text=text, host=host)), url, open_browser)
+        server = _announcing(_quiet(app_for(explorer, text=text, target=target, host=host)), url, open_browser)
         with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
         _say("\nThe explorer is closed.")

@@ -5,13 +5,28 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from clearhead.errors import ReleasedError
 from clearhead.lens.look import Look
 from clearhead.serve.refusals import Refusal
 
-Question = tuple[str, str, str | None]
-"""Model, text, target: the same question has the same look."""
+
+class Question(NamedTuple):
+    """What is asked: the same question has the same look. target: None is what the model itself writes, where it reads
+    two texts; the languages are for a translator that is told them."""
+
+    model: str
+    text: str
+    target: str | None = None
+    source_language: str | None = None
+    target_language: str | None = None
+
+    @property
+    def languages(self) -> dict[str, str]:
+        """The languages that were named, as `look` and `generate` take them."""
+        named = {"source_language": self.source_language, "target_language": self.target_language}
+        return {name: language for name, language in named.items() if language is not None}
 
 
 @dataclass(frozen=True)

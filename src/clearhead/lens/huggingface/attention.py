@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -21,8 +22,14 @@ from clearhead.lens.kept.keep import Choice
 from clearhead.lens.kept.runs import Arrived
 from clearhead.lens.passes import Passes
 from clearhead.lens.seen import Seen, check_layers
-from clearhead.model.kernels import Scoring, as_run, fused, fused_with_lse, kernel_name
+from clearhead.model.kernels import K, Kernel, Out, Q, Scoring, V, as_run, fused, fused_with_lse, kernel_name
 from clearhead.model.masks import Causal, Mask
+
+if TYPE_CHECKING:
+    from clearhead.lens.huggingface.editing import Editing
+
+editings: weakref.WeakKeyDictionary[nn.Module, tuple[Editing, ...]] = weakref.WeakKeyDictionary()
+"""The experiments that stand around each module's attention now, the first the innermost."""
 
 watchers: weakref.WeakKeyDictionary[nn.Module, Watcher] = weakref.WeakKeyDictionary()
 """Who watches each module of the models that are watched now."""
@@ -87,16 +94,25 @@ def lens_attention(
         mask = _with_bias(watcher, mask, position_bias)
     scale = scaling if scaling is not None else query.shape[-1] ** -0.5
     scoring = Scoring(scale, mask, softcap, s_aux)
-    if watcher is None:  # or a model that shares the watched one's config
-        return fused(query, key, value, scoring, dropout=dropout).transpose(1, 2).contiguous(), None
-    query, key, value = as_run(query, key, value)
-    out, lse = fused_with_lse(query, key, value, scoring, dropout=dropout)
+    # without a watcher: an experiment's model, or one that shares the watched one's config
+    kernel: Kernel = fused if watcher is None else partial(_watched, watcher, module)
+    for editing in editings.get(module, ()):
+        kernel = editing.around(kernel, module)
+    out = kernel(query, key, value, scoring, dropout=dropout)
+    return out.transpose(1, 2).contiguous(), None
+
+
+def _watched(watcher: Watcher, module: nn.Module, q: Q, k: K, v: V, scoring: Scoring, *, dropout: float = 0.0) -> Out:
+    """The fused kernel, and what it had and gave noted."""
+    q, k, v = as_run(q, k, v)
+    out, lse = fused_with_lse(q, k, v, scoring, dropout=dropout)
     kind, layer, name = watcher.places.place(module)
     watcher.n_calls += 1
     if watcher.choice.wants(layer):
-        k, v = _visible(key, value, query, mask, copied=watcher.choice.receipts)
+        ran = kernel_name(q, k, v, scoring, dropout=dropout)
+        k, v = _visible(k, v, q, scoring.mask, copied=watcher.choice.receipts)
         call = Call(
-            query,
+            q,
             k,
             lse,
             scoring,
@@ -106,10 +122,11 @@ def lens_attention(
             choice=watcher.choice,
             v=v,
             out=None if dropout else out,  # with dropout it is not A·V
-            kernel=kernel_name(query, key, value, scoring, dropout=dropout),
+            kernel=ran,
+            waits=True,
         )
-        watcher.seen.record(call, Arrived(k.detach(), key_start(mask)))
-    return out.transpose(1, 2).contiguous(), None
+        watcher.seen.record(call, Arrived(k.detach(), key_start(scoring.mask)))
+    return out
 
 
 def _mask_of(

@@ -35,7 +35,7 @@ class Places:
     def place(self, module: nn.Module) -> Place:
         """The place of this call, which is noted: one module that is several layers is each of them in turn."""
         name = self.names[module]
-        kind = _kind_of(name, module)
+        kind = kind_of(name, module)
         known = self._layers.setdefault(kind, {})
         first = known.setdefault(name, len(known))
         count = self._counts.get(name, 0)
@@ -50,7 +50,8 @@ def layers_in(config: Any) -> int:
     return max((n for n in found if isinstance(n, int)), default=0)
 
 
-def _kind_of(name: str, module: nn.Module) -> Kind:
+def kind_of(name: str, module: nn.Module) -> Kind:
+    """Which attention a module of this name is."""
     if any(word in name for word in CROSS) or bool(getattr(module, "is_cross_attention", False)):
         return "cross"
     parts = name.split(".")

@@ -33,8 +33,9 @@ class Call:
     """One call of one layer's attention: q, k and log-sum-exp of its kept heads, and how scores were formed.
 
     choice: which heads are kept, and where; with receipts also v and the output that the kernel gave. A step that
-    reads one new token is kept as it ran, whatever `choice` says: its keys are a window that all steps share, or, once
-    it has joined the run of the calls before it, the run's. kernel: what made the output, in words.
+    reads one new token is never rounded: its keys are a window that all steps share, or, once it has joined the run of
+    the calls before it, the run's. kernel: what made the output, in words. waits: whether it goes on from calls before
+    is not known yet; `join` or `stand_alone` then says what is to be kept.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Call:
         v: Float[Tensor, "B Hkv Tk Dv"] | None = None,
         out: Float[Tensor, "B H Tq Dv"] | None = None,
         kernel: str = "unknown",
+        waits: bool = False,
     ) -> None:
         self.kernel, self.number = kernel, 0
         self._run: Run | None = None
@@ -58,28 +60,26 @@ class Call:
         self.n_heads, self.batch = q.shape[1], q.shape[0]
         self.shape = (q.shape[2], k.shape[2])
         self.heads: tuple[int, ...] = choice.heads_of(self.n_heads, layer)
-        step = q.shape[2] == 1
+        self._step = step = q.shape[2] == 1
         groups = q.shape[1] // k.shape[1]
         shared = tuple(range(k.shape[1])) if step else tuple(dict.fromkeys(head // groups for head in self.heads))
         self.key_heads = shared
         self._key_head = {head: shared.index(head // groups) for head in self.heads}
-        self._keep = AS_RUN if step else choice.keep
+        self._keep = choice.keep
+        self._gone = AS_RUN.gone if step else choice.keep.gone
         self.ran_in = run = q.dtype
-        q, lse = _pick(q, self.heads), _pick(lse.detach(), self.heads)
-        k = own(k, step=True) if step else self._keep.scores(_pick(k, shared))
-        self._kept: tuple[Tensor, Tensor, Tensor] | None = (self._keep.scores(q), k, lse)
+        q, lse = _pick(q, self.heads).detach(), _pick(lse.detach(), self.heads)
+        self._kept: tuple[Tensor, Tensor, Tensor] | None = (q, k.detach(), lse)
         self._shown: tuple[Tensor, Tensor] | None = None
         if choice.receipts and v is not None and out is not None:
-            v = own(v, step=True) if step else self._keep.rest(_pick(v, shared))
-            self._shown = v, self._keep.rest(_pick(out, self.heads))
+            self._shown = v.detach(), _pick(out, self.heads).detach()
         self._scoring = scoring.kept()
         if run.itemsize == 2 and kernel.startswith("fused"):  # it was handed the bias in half precision too
             self._scoring = replace(self._scoring, bias_dtype=run)
-        self.rounded = self._kept[0].dtype != run or k.dtype != run
+        self.rounded = False
         self._settled: Tensor | None = None
-        if self.rounded:
-            self._kept = (self._kept[0], k, lse.clone())
-            self._settled = torch.zeros(*lse.shape[:2], -(-lse.shape[2] // BLOCK), dtype=torch.bool)
+        if not waits:
+            self.stand_alone()
 
     @property
     def tensors(self) -> tuple[Float[Tensor, "B h Tq D"], Float[Tensor, "B Hkv Tk D"], Float[Tensor, "B h Tq"]]:
@@ -117,21 +117,51 @@ class Call:
             self.n_heads, self.heads = n_heads, heads
             self._key_head = {head: at for at, head in enumerate(heads)}
 
+    def stand_alone(self) -> None:
+        """Keep q, and all the keys that the call had: it goes on from no other."""
+        q, k, lse = self.own_tensors
+        if self._step:
+            self._hold(own(q), k, lse)
+        else:
+            self._hold(self._keep.scores(q), self._keep.scores(_pick(k, self.key_heads)), lse)
+        if self._shown is not None:
+            v, out = self._shown
+            v = v if self._step else self._keep.rest(_pick(v, self.key_heads))
+            self._shown = v, own(out) if self._step else self._keep.rest(out)
+
     def join(self, run: Run, number: int, base: Call, *, keys: int, new: int) -> None:
         """Become a call of a run, which holds the keys (and values) of all but the last `new` tokens of its `keys`."""
-        q, k, lse = self._tensors
+        q, k, lse = self.own_tensors
         rows = slice(k.shape[2] - new, k.shape[2])
-        heads = tuple(n for n, head in enumerate(self.key_heads) if head in base.key_heads)
+
+        def kept(name: str, x: Tensor, *, exact: bool) -> Tensor:
+            return self._keep.piece(x, run.files, name, exact=exact)
+
+        def of_keys(x: Tensor) -> Tensor:
+            return _pick(x[:, :, rows], base.key_heads).clone()
+
+        self._hold(kept("q", own(q), exact=self._step), kept("k", of_keys(k), exact=self._step), lse)
         if base.rounded and not self.rounded:
-            lse, self.rounded = lse.clone(), True
-            self._settled = torch.zeros(*lse.shape[:2], -(-lse.shape[2] // BLOCK), dtype=torch.bool)
-        self._kept = (q, _pick(k[:, :, rows], heads).clone(), lse)
+            self._round(lse)
         if self._shown is not None:
-            self._shown = _pick(self._shown[0][:, :, rows], heads).clone(), self._shown[1]
+            v, out = self._shown
+            self._shown = kept("v", of_keys(v), exact=True), kept("out", own(out), exact=True)
+        self._gone = self._keep.gone
         self.key_heads, self._key_head = base.key_heads, base._key_head
         self._scoring = replace(self._scoring, mask=Mask())
         self.shape = (self.shape[0], keys)
         self._run, self.number = run, number
+
+    def _hold(self, q: Tensor, k: Tensor, lse: Tensor) -> None:
+        self._kept = (q, k, lse)
+        if q.dtype != self.ran_in or k.dtype != self.ran_in:
+            self._round(lse)
+
+    def _round(self, lse: Tensor) -> None:
+        """The log-sum-exp is to be that of rounded keys: worked out anew for the rows that are looked at."""
+        q, k, _ = self.own_tensors
+        self._kept, self.rounded = (q, k, lse.clone()), True
+        self._settled = torch.zeros(*lse.shape[:2], -(-lse.shape[2] // BLOCK), dtype=torch.bool)
 
     @property
     def own_tensors(self) -> tuple[Tensor, Tensor, Tensor]:
@@ -139,7 +169,7 @@ class Call:
         kept = self._kept
         if kept is None:
             raise ReleasedError(
-                f"what layer {self.layer} of the {self.kind} kept was released: {self._keep.gone}; look again."
+                f"what layer {self.layer} of the {self.kind} kept was released: {self._gone}; look again."
             )
         return kept
 
@@ -183,7 +213,7 @@ class Call:
             self.scoring.of(batch, head),
             name=f"{self.kind} layer {self.layer} head {head}",
             released=lambda: self._kept is None,
-            gone=self._keep.gone,
+            gone=self._gone,
             ran_in=self.ran_in,
             settle=(lambda rows: self._settle(batch, head, rows)) if self.rounded else None,
             v=self.values_of(head, batch) if run is None else run.head_values(self.number, head, batch),

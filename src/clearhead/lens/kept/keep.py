@@ -10,7 +10,7 @@ import contextlib
 import os
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,16 @@ from torch import Tensor
 
 from clearhead.errors import LensError, OutsideError
 from clearhead.lens.index import indices
+from clearhead.lens.kept.rows import Rows, write
 
 CHUNK = 2**24
 """Bytes that are written at once; a spilled tensor is never held twice."""
+
+FEW = 64
+"""So many new rows of a growing text have a file of their own; fewer are appended to one."""
+
+Files = dict[str, Rows]
+"""The files that one growing text is appended to, by what they hold."""
 
 HALVES = (torch.bfloat16, torch.float16)
 
@@ -40,6 +47,13 @@ class Keep(ABC):
     def rest(self, x: Tensor) -> Tensor:
         """v or the kernel's output, kept for receipts: never rounded."""
         return own(x)
+
+    def piece(self, x: Float[Tensor, "B H n D"], files: Files, name: str, *, exact: bool) -> Float[Tensor, "B H n D"]:
+        """New rows of a text that grows, kept beside those before.
+
+        x: the rows, which nobody else writes into. files: the text's own. exact: never rounded.
+        """
+        return x
 
 
 @dataclass(frozen=True)
@@ -71,6 +85,9 @@ class Half(Keep):
     def scores(self, x: Tensor) -> Tensor:
         return rounded(x, self.dtype)
 
+    def piece(self, x: Float[Tensor, "B H n D"], files: Files, name: str, *, exact: bool) -> Float[Tensor, "B H n D"]:
+        return x if exact else rounded(x, self.dtype)
+
 
 @dataclass(frozen=True)
 class Spilled(Keep):
@@ -78,6 +95,8 @@ class Spilled(Keep):
 
     The file is unlinked as soon as it is mapped: no other process can cut it short, and nothing stays in the folder,
     whatever ends this process. Its space is given back when the call is released and the last map of it let go.
+    Of a text that is read piece by piece, or written token by token, each piece adds its own rows alone; those of a
+    single token are appended as they ran, whatever `dtype` says.
     Raises LensError where the folder cannot be written to, or the disk is full; what was begun is taken away.
     """
 
@@ -88,6 +107,8 @@ class Spilled(Keep):
     def __post_init__(self) -> None:
         if self.dtype is not None:
             _check_half(self.dtype)
+        if not isinstance(self.folder, str | os.PathLike):
+            raise LensError(f"Spilled({self.folder!r}) names no folder to spill to; give one, such as Spilled('/tmp').")
         folder = Path(self.folder)
         if not folder.is_dir():
             raise LensError(f"{folder} is not a folder, so nothing can be spilled there; make it first.")
@@ -100,12 +121,20 @@ class Spilled(Keep):
     def rest(self, x: Tensor) -> Tensor:
         return self._written(x)
 
-    def _written(self, x: Tensor) -> Tensor:
+    def piece(self, x: Float[Tensor, "B H n D"], files: Files, name: str, *, exact: bool) -> Float[Tensor, "B H n D"]:
+        """Many rows have a file of their own, head by head; few are appended to one, row by row."""
+        x = x if exact or self.dtype is None else rounded(x, self.dtype)
+        if x.shape[2] >= FEW:
+            return self._written(x)
+        rows = files.setdefault(name, Rows(Path(self.folder)))
+        return self._written(x, rows.append)
+
+    def _written(self, x: Tensor, way: Callable[[Tensor], Tensor] | None = None) -> Tensor:
         x = x.detach()
         if x.numel() == 0:
             return x.clone()
         try:
-            return spill(x, Path(self.folder))
+            return way(x) if way is not None else spill(x, Path(self.folder))
         except OSError as error:
             raise LensError(
                 f"{x.numel() * x.element_size():,} bytes could not be spilled to {self.folder}: {error.strerror}; "
@@ -141,12 +170,14 @@ class Choice:
                 raise LensError(
                     f"{word}={heads_or_layers!r} is no list of numbers; write {word}=[{heads_or_layers!r}]."
                 )
-        return cls(
-            layers=None if layers is None else frozenset(indices(layers, "a layer")),
-            heads=None if heads is None else frozenset(indices(heads, "a head")),
-            keep=keep,
-            receipts=receipts,
-        )
+        chosen = [
+            None if some is None else frozenset(indices(some, what))
+            for some, what in ((layers, "a layer"), (heads, "a head"))
+        ]
+        for some, word in zip(chosen, ("layers", "heads"), strict=True):
+            if some is not None and not some:
+                raise LensError(f"{word}=[] would keep nothing; name some, or leave {word} out for all of them.")
+        return cls(layers=chosen[0], heads=chosen[1], keep=keep, receipts=receipts)
 
     def wants(self, layer: int) -> bool:
         """True if this layer is kept."""
@@ -195,18 +226,12 @@ def spill(x: Float[Tensor, "B H T D"], folder: Path) -> Float[Tensor, "B H T D"]
                 for head in text:
                     for start in range(0, x.shape[2], rows):
                         part = head[start : start + rows].contiguous().cpu()
-                        _write(file.fileno(), part.view(torch.uint8).numpy().data)
+                        write(file.fileno(), part.view(torch.uint8).numpy().data)
         flat = torch.from_file(name, shared=False, size=x.numel() * x.element_size(), dtype=torch.uint8)
     finally:
         with contextlib.suppress(PermissionError):  # a system that keeps the name of an open file
             os.unlink(name)
     return flat.view(x.dtype).view(x.shape)
-
-
-def _write(handle: int, data: memoryview) -> None:
-    data = data.cast("B")
-    while len(data):
-        data = data[os.write(handle, data) :]
 
 
 def _check_half(dtype: torch.dtype) -> None:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from clearhead.lens.kept.keep import Files
 from clearhead.lens.kept.placed import Place, Plain, Span, joined, moved
 from clearhead.model.kernels import Scoring
 from clearhead.model.masks import Mask
@@ -44,6 +45,8 @@ class Run:
 
     def __init__(self, call: Call, place: Place) -> None:
         self.calls, self.places = [call], [place]
+        self.files: Files = {}
+        """Where rows are appended to, if they are spilled."""
         self.whole = place.start == 0
         """False where the beginning was not seen, or not as what came later goes on from it."""
         self._masks: list[tuple[int, Mask]] = []  # from which call on, in places of the text
@@ -69,8 +72,8 @@ class Run:
             return False
         if not (self._same_memory(arrived) if cross else self._goes_on(arrived, place)):
             return False
-        self._add_mask(scoring.mask, place, cross)
         call.join(self, len(self.calls), base, keys=place.keys, new=0 if cross else place.rows)
+        self._add_mask(scoring.mask, place, cross)
         self._last = arrived, place
         self.places.append(place)
         self.calls.append(call)

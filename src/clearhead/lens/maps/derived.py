@@ -58,5 +58,5 @@ def col_spans(m: Derived, rows: range) -> Iterator[range]:
 def count(k: int) -> int:
     """A number of things that were asked for: whole, and 1 or more."""
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise InputError(f"{k!r} was asked for; ask for a whole number, 1 or more.")
+        raise InputError(f"{k!r} of them cannot be had; ask for a whole number, 1 or more.")
     return k

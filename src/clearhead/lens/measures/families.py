@@ -11,7 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,10 +21,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import InputError, MissingDependencyError
-from clearhead.lens.look import Look
+from clearhead.lens.look import Look, seen_in
+from clearhead.lens.maps.derived import count
 from clearhead.lens.measures.padding import real_queries
 from clearhead.lens.seen import Call, Kind, Seen
-from clearhead.lens.ways_out.colours import INK, PAPER, SOFT
+from clearhead.lens.ways_out import outputs
+from clearhead.lens.ways_out.colours import INK, LINE, PAPER, SOFT
+
+ENDINGS = (".png", ".svg", ".pdf")
 
 CELLS = 2**22
 """Rows are derived so many that a block, of all heads, has about this many numbers."""
@@ -42,7 +48,7 @@ class Families:
             raise InputError(f"head {layer}.{head} is not among the {len(self.heads)} heads that were compared.")
         own = self.heads.index((layer, head))
         order = [at for at in self.distances[own].argsort().tolist() if at != own]
-        return [(*self.heads[at], float(self.distances[own, at])) for at in order[:n]]
+        return [(*self.heads[at], float(self.distances[own, at])) for at in order[: count(n)]]
 
     def embed(self) -> np.ndarray:
         """Each head as a point in the plane, (n, 2): classical scaling of the distances (Torgerson 1952).
@@ -63,7 +69,7 @@ class Families:
 
     def picture(self, path: str | Path) -> Path:
         """Draw the heads in the plane, coloured by layer, to a PNG, SVG or PDF file. Needs matplotlib."""
-        return _draw(self, Path(path))
+        return _draw(self, path)
 
 
 def families(seen: Seen | Look, kind: Kind | None = None, *, batch: int = 0, call: int = -1) -> Families:
@@ -71,9 +77,8 @@ def families(seen: Seen | Look, kind: Kind | None = None, *, batch: int = 0, cal
 
     A learned sink counts as one more place to read. Queries that may read nothing are left out, and so is padding.
     """
-    inner = seen.seen if isinstance(seen, Look) else seen
-    watched = [layer for layer in range(inner.n_layers(kind)) if inner.n_calls(kind, layer)]
-    calls = [inner.call(layer, kind, call) for layer in watched]
+    inner = seen_in(seen, "families")
+    calls = [inner.call(layer, kind, call) for layer in inner.layers(kind)]
     kind = calls[0].kind
     heads = tuple((step.layer, head) for step in calls for head in step.heads)
     sums = torch.zeros(len(heads), len(heads), dtype=torch.float64)
@@ -112,27 +117,27 @@ def _places(call: Call, rows: range, cols: range, batch: int, sinks: bool) -> Fl
     return weights * real_queries(call, batch)[rows.start : rows.stop, None]
 
 
-def _draw(found: Families, path: Path) -> Path:
-    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
-        raise InputError(f"{path} is none of .png, .svg, .pdf; name the picture so.")
+def _draw(found: Families, path: str | Path) -> Path:
+    if Path(path).suffix.lower() not in ENDINGS and Path(path) != Path():
+        raise InputError(f"{path} is none of {', '.join(ENDINGS)}; name the picture so.")
     try:
         from matplotlib import colormaps
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingDependencyError("pictures need matplotlib: pip install 'clearhead[plot]'.") from None
+    where = outputs.check_path(path, "picture", "families.png")
     points = found.embed()
     layers = sorted({layer for layer, _ in found.heads})
     shades = colormaps["viridis"](np.linspace(0.05, 0.9, len(layers)))
     figure = Figure(figsize=(7.2, 6.0), dpi=160, layout="constrained", facecolor=PAPER)
+    canvas: Any = FigureCanvasAgg(figure)
     axes = figure.add_subplot(facecolor=PAPER)
-    few = len(found.heads) <= 200
     for layer, shade in zip(layers, shades, strict=True):
         own = [at for at, head in enumerate(found.heads) if head[0] == layer]
         axes.scatter(points[own, 0], points[own, 1], s=26, color=[shade], linewidths=0, label=f"layer {layer}")
-        for at in own if few else ():
-            word = f"{layer}.{found.heads[at][1]}"
-            axes.annotate(word, points[at], (4, 2), textcoords="offset points", fontsize=6, color=SOFT)
     axes.set_aspect("equal", adjustable="datalim")
+    axes.margins(0.08)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     axes.tick_params(labelsize=7, colors=SOFT)
@@ -141,8 +146,56 @@ def _draw(found: Families, path: Path) -> Path:
     axes.set_title(f"Heads that read alike stand together ({found.kind})", fontsize=11, loc="left", color=INK)
     if len(layers) <= 12:
         axes.legend(fontsize=7, frameon=False, ncols=math.ceil(len(layers) / 6), labelcolor=INK)
-    try:
-        figure.savefig(path)
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written: {problem.strerror}; write the picture elsewhere.") from None
-    return path
+    if len(found.heads) <= 200:
+        canvas.draw()  # from now on it is known where everything stands
+        _name(axes, [f"{layer}.{head}" for layer, head in found.heads], axes.transData.transform(points))
+    with outputs.whole_or_nothing(where) as out:
+        figure.savefig(out, format=where.suffix.lower()[1:])
+    return where
+
+
+def _name(axes: Any, words: list[str], places: np.ndarray) -> None:
+    """A name beside each point, in dots: the nearest free place around it; one that is far off has a line to it."""
+    dots = axes.figure.dpi / 72
+    size, dot = 6.0, 3.2 * dots
+    wide, tall = 0.56 * size * dots, 0.86 * size * dots  # of a letter: figures and a point, in any font
+    taken = [(x - dot, y - dot, x + dot, y + dot) for x, y in places]
+    legend = axes.get_legend()
+    if legend is not None:
+        box = legend.get_window_extent()
+        taken.append((box.x0, box.y0, box.x1, box.y1))
+    frame = axes.get_window_extent()
+    far = np.hypot(*(places[:, None] - places[None]).T).clip(min=1.0)
+    order = np.argsort(-(1 / far).sum(0)).tolist()  # where it is crowded first, as long as there is room
+    for at in order:
+        x, y = places[at]
+        width = wide * len(words[at])
+        for ring, turn in product(range(12), range(16)):
+            away, angle = dot + (1 + 3 * ring) * dots, math.pi / 8 * turn
+            across, up = math.cos(angle), math.sin(angle)
+            middle = x + across * (away + width / 2), y + up * (away + tall / 2)
+            box = (middle[0] - width / 2, middle[1] - tall / 2, middle[0] + width / 2, middle[1] + tall / 2)
+            inside = frame.x0 < box[0] and box[2] < frame.x1 and frame.y0 < box[1] and box[3] < frame.y1
+            if inside and not any(_overlap(box, other) for other in taken):
+                break
+        taken.append(box)
+        offset = ((middle[0] - x) / dots, (middle[1] - y) / dots)
+        line = {"arrowstyle": "-", "color": LINE, "linewidth": 0.6, "shrinkA": 0, "shrinkB": 2} if ring > 1 else None
+        axes.annotate(
+            words[at],
+            axes.transData.inverted().transform(places[at]),
+            offset,
+            textcoords="offset points",
+            fontsize=size,
+            color=SOFT,
+            ha="center",
+            va="center",
+            arrowprops=line,
+        ).set_in_layout(False)
+
+
+Box = tuple[float, float, float, float]
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return bool(a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3])

@@ -15,8 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from clearhead.errors import OutsideError
-from clearhead.lens.look import Look
+from clearhead.errors import InputError, OutsideError
+from clearhead.lens.given import described
+from clearhead.lens.index import indices
+from clearhead.lens.look import Look, seen_in
+from clearhead.lens.maps.derived import count
 from clearhead.lens.measures.padding import first_token, real_queries
 from clearhead.lens.seen import Kind, Seen
 from clearhead.model.kernels import Scoring
@@ -66,6 +69,7 @@ class Reading:
 
     def mean(self, name: str, queries: Bool[Tensor, " Tq"] | None = None) -> float:
         """The mean of a measure over the queries that may read something (and are among `queries`); 0 without any."""
+        _check_name(name, OF_QUERIES)
         counted = self.reads if queries is None else self.reads & queries
         values: Tensor = getattr(self, name)[counted]
         return float(values.double().mean()) if len(values) else 0.0
@@ -74,6 +78,10 @@ class Reading:
     def received_share(self) -> Float[Tensor, " Tk"]:
         """What each key gets on average of a query that may read it: Σ_i A[i, j] / readers."""
         return self.received / self.readers.clamp(min=1)
+
+
+OF_QUERIES = [field.name for field in fields(Reading)][:8]
+"""What is measured of each query, by name."""
 
 
 def read(
@@ -85,6 +93,8 @@ def read(
     stands before it. queries: those that count, all by default; padding, which reads as others do, should not
     (`padding.real_queries`). Raises OutsideError for keys that the map does not have.
     """
+    if not isinstance(m, Tiled):
+        raise InputError(f"one head's map is measured here, seen.map(layer, head); {described(m)}.")
     tq, tk = m.shape
     stops = _flags(m, separators, tk)
     _flags(m, (first,), tk)
@@ -149,11 +159,16 @@ def _reading(m: Tiled, sums: dict[str, Tensor], reads: Tensor, received: Tensor,
 
 def _flags(m: Tiled, keys: Iterable[int], size: int) -> Bool[Tensor, " Tk"]:
     flags = torch.zeros(size, dtype=torch.bool)
-    for key in keys:
+    for key in indices(keys, "a key"):
         if not 0 <= key < size:
             raise OutsideError(f"key {key} is outside {m.name}, which has {size}; choose 0…{size - 1}.")
         flags[key] = True
     return flags
+
+
+def _check_name(name: object, names: Sequence[str]) -> None:
+    if name not in names:
+        raise InputError(f"{name!r} is no measure; choose one of {', '.join(names)}.")
 
 
 # ── every head at once ───────────────────────────────────────────────────────────────────────────────────────────
@@ -182,6 +197,10 @@ class HeadMeasures:
     most_received: float
 
 
+OF_HEADS = [field.name for field in fields(HeadMeasures)][3:]
+"""The measures of a head, by name."""
+
+
 class Measures(Sequence[HeadMeasures]):
     """The measures of every head, a row each; `print` shows the table, `to_dict` gives its columns."""
 
@@ -195,9 +214,10 @@ class Measures(Sequence[HeadMeasures]):
         return len(self._rows)
 
     def best(self, name: str, n: int = 1) -> Measures:
-        """The n heads with the largest value of a measure, the largest first."""
+        """The n heads with the largest value of a measure, the largest first. Raises InputError for no such measure."""
+        _check_name(name, OF_HEADS)
         rated = [row for row in self._rows if getattr(row, name) is not None]
-        return Measures(sorted(rated, key=lambda row: -getattr(row, name))[:n])
+        return Measures(sorted(rated, key=lambda row: -getattr(row, name))[: count(n)])
 
     def to_dict(self) -> dict[str, list[object]]:
         """The columns by name, each a list with an entry a head."""
@@ -208,7 +228,7 @@ class Measures(Sequence[HeadMeasures]):
         return [asdict(row) for row in self._rows]
 
     def __str__(self) -> str:
-        names = [field.name for field in fields(HeadMeasures)][3:]
+        names = OF_HEADS
         several = len({row.kind for row in self._rows}) > 1
         lines = [["head", *(name.replace("_", " ") for name in names)]]
         for row in self._rows:
@@ -237,15 +257,13 @@ def measure(
     separators: the keys that count as such; None takes, of a Look, the special tokens but the first, and the marks
     . , ; : ! ? as tokens of their own; of a Seen, which knows no words, none.
     """
-    inner = seen.seen if isinstance(seen, Look) else seen
+    inner = seen_in(seen, "measure")
     kinds: Iterable[Kind] = inner.kinds if kind is None and inner.kinds else (kind,)  # type: ignore[assignment]
     given = None if separators is None else tuple(separators)
     rows = []
     for each in kinds:
         stops = given if given is not None else _separators(seen, each)
-        for layer in range(inner.n_layers(each)):
-            if inner.n_calls(each, layer) == 0:
-                continue  # not among those that were watched
+        for layer in inner.layers(each):
             one = inner.call(layer, each, call)
             one.check_batch(batch)
             tokens, first = real_queries(one, batch), first_token(one, batch)

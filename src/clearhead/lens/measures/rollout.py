@@ -15,7 +15,7 @@ from torch import Tensor
 
 from clearhead.errors import InputError, OutsideError
 from clearhead.lens.index import index
-from clearhead.lens.look import Look
+from clearhead.lens.look import Look, seen_in
 from clearhead.lens.seen import Kind, Seen
 
 LARGEST = 4096
@@ -91,7 +91,7 @@ def _length(inner: Seen, kind: Kind, last: int, call: int) -> int:
 
 
 def _asked(seen: Seen | Look, kind: Kind | None, layer: int | None) -> tuple[Seen, Kind, int]:
-    inner = seen.seen if isinstance(seen, Look) else seen
+    inner = seen_in(seen, "rollout")
     kind = inner.call(0, kind).kind
     if kind == "cross":
         raise InputError("rollout follows one text through its layers; choose kind='encoder' or kind='decoder'.")

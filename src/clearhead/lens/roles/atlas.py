@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from clearhead.errors import InputError, MissingDependencyError
 from clearhead.lens.roles.names import MEANING, Role
 from clearhead.lens.roles.report import Finding, Roles
+from clearhead.lens.ways_out import outputs
 from clearhead.lens.ways_out.colours import INK, PAPER, SOFT
 
 if TYPE_CHECKING:
@@ -37,35 +38,26 @@ NAMED = 24
 """With so many heads a layer, or fewer, cells have room for a word."""
 
 
-def check_path(path: Path) -> None:
-    """Raise InputError or MissingDependencyError where no picture can be written to `path`, before models have run."""
-    if path.suffix.lower() not in ENDINGS:
+def check_path(path: str | Path) -> Path:
+    """The path, where a picture can be written to it, told before models have run. Raises InputError, LensError or
+    MissingDependencyError where it cannot."""
+    if Path(path).suffix.lower() not in ENDINGS and Path(path) != Path():
         raise InputError(f"{path} is none of {', '.join(ENDINGS)}; name the picture so.")
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is no ordinary file; write the picture to another.")
-    if not path.parent.is_dir():
-        raise InputError(f"there is no folder {path.parent}; make it first, or write the picture elsewhere.")
     _figure()
+    return outputs.check_path(path, "picture", "roles.png")
 
 
 def draw(roles: Roles, path: str | Path, title: str = "") -> Path:
     """Draw the atlas to a PNG, SVG or PDF file, by its ending. Needs matplotlib.
 
-    title: whose heads they are. Raises InputError where the file cannot be written, MissingDependencyError without
+    title: whose heads they are. Raises LensError where the file cannot be written, MissingDependencyError without
     matplotlib.
     """
-    path = Path(path)
-    check_path(path)
+    where = check_path(path)
     figure = _draw(roles, title)
-    neighbour = path.with_name(f".{path.name}.part{path.suffix}")
-    try:
-        figure.savefig(neighbour, dpi=200)
-        neighbour.replace(path)
-    except OSError as problem:
-        raise InputError(f"{path} cannot be written: {problem.strerror}; write the picture elsewhere.") from None
-    finally:
-        neighbour.unlink(missing_ok=True)
-    return path
+    with outputs.whole_or_nothing(where) as out:
+        figure.savefig(out, format=where.suffix.lower()[1:], dpi=200)
+    return where
 
 
 def by_head(roles: Roles) -> dict[tuple[int, int], list[list[Finding]]]:

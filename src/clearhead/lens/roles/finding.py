@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from clearhead.errors import InputError
+from clearhead.lens.given import check_module, check_readable
 from clearhead.lens.roles.coreference import Coreference, CoreferenceTally
 from clearhead.lens.roles.detectors import POSITIONAL_NEEDS, Tallies, Tally
 from clearhead.lens.roles.names import FirstToken, Role
@@ -59,6 +60,9 @@ def find(
     Raises InputError for a file that cannot be read.
     """
     choice = _choice(first_token)
+    check_readable(lm)
+    if limit is not None and (not isinstance(limit, int) or limit < 1):
+        raise InputError(f"limit={limit!r} reads no sentence; give a whole number, 1 or more, or None for all.")
     model, tokenizer = lm.model, lm.tokenizer
     own = _kind(model, kind)
     longest = _longest(model)
@@ -72,6 +76,10 @@ def find(
         plain = trees
     else:
         words = list(texts) if texts is not None else list(SENTENCES)
+        for number, text in enumerate(words):
+            if not isinstance(text, str) or not text.strip():
+                what = "is empty" if isinstance(text, str) else f"is of type {type(text).__name__}"
+                raise InputError(f"text {number} {what}; give texts of at least one word.")
         plain, _ = _fitting([probe(tokenizer, text) for text in words], words, longest, "text", notes)
     if not plain:
         raise InputError("there is no text to read that fits the model; give others.")
@@ -111,6 +119,7 @@ def habits(
     progress: Progress | None = None,
 ) -> list[Scores]:
     """The roles that show in weights alone, of a model and texts given as ids; either list may be empty."""
+    check_module(model)
     scores: list[Scores] = []
     for on, probes in (("sentences", plain), ("repeats", twice)):
         tallies: Tallies | None = None
@@ -140,6 +149,7 @@ def induction(
 
     vocabulary: the ids to draw from, all of the model's by default. context: the longest text to use.
     """
+    check_module(model)
     ids = vocabulary if vocabulary is not None else range(_vocabulary(model))
     probes = repeats(list(ids), context=context if context is not None else _longest(model))
     found = habits(model, [], probes, _kind(model, kind), first_token)

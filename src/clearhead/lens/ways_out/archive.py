@@ -35,7 +35,7 @@ from clearhead.lens.look import Look
 from clearhead.lens.maps.attention_map import ARRAY_CELLS, AttentionMap
 from clearhead.lens.reading import Reading
 from clearhead.lens.seen import Seen
-from clearhead.lens.ways_out.chosen import Source, layers_of
+from clearhead.lens.ways_out.chosen import Source, check_source, layers_of
 from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 from clearhead.model import masks
 from clearhead.model.kernels import Scoring
@@ -72,6 +72,7 @@ def write_npz(path: str | os.PathLike[str], source: Source, *, weights: bool = F
     batch: which text of a Seen. Of a model that ran more than once, its last run is written.
     Raises LensError for a path that cannot be written to, and for weights that are too many.
     """
+    check_source(source)
     where = check_path(path)
     check_ending(where, ("npz",), "numpy archive")
     arrays = _dense(source, batch) if weights else _kept(source, batch)
@@ -120,7 +121,7 @@ def _kept(source: Source, batch: int) -> Arrays:
 def _dense(source: Source, batch: int) -> Arrays:
     arrays: Arrays = {}
     cells = 0
-    for kind, layer, maps in layers_of(source, batch=batch):
+    for kind, layer, maps, _ in layers_of(source, batch=batch):
         rows, cols = next(iter(maps.values())).shape if maps else (0, 0)
         cells += len(maps) * rows * cols
         if cells > ARRAY_CELLS:
@@ -154,7 +155,7 @@ def _calls(source: Source, batch: int) -> Iterator[tuple[Any, ...]]:
         yield "map", None, None, "", [1, 0], [0], (source.q, source.k, source.lse, source.scoring)
         return
     seen = source.seen if isinstance(source, Look) else source
-    for kind, layer, _ in layers_of(source, batch=batch):
+    for kind, layer, *_ in layers_of(source, batch=batch):
         call = seen.call(layer or 0, kind)
         q, k, lse = (x[batch : batch + 1] for x in call.tensors)
         heads = [call.n_heads, *call.heads]

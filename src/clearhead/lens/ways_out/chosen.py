@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from clearhead.errors import InputError
+from clearhead.lens.counting import counted, layers_and_heads
+from clearhead.lens.given import described
 from clearhead.lens.kept.call import Kind
 from clearhead.lens.look import Look
 from clearhead.lens.maps.attention_map import AttentionMap
@@ -18,11 +20,13 @@ Words = Sequence[str]
 
 
 class Layer(NamedTuple):
-    """The chosen heads of one layer, by number. A map that came alone has no kind, layer or number: it is head 0."""
+    """The chosen heads of one layer, by number, and how many it has. A map that came alone has no kind, layer or
+    number: it is head 0."""
 
     kind: Kind | None
     layer: int | None
     maps: dict[int, AttentionMap]
+    n_heads: int = 1
 
 
 def layers_of(
@@ -33,6 +37,7 @@ def layers_of(
     Of a model that ran more than once, its last run. Raises OutsideError for what is not there, InputError where a map
     alone is asked for one of its layers.
     """
+    check_source(source)
     if isinstance(source, AttentionMap):
         if (kind, layer, head) != (None, None, None):
             raise InputError(f"{source.name} is one head already; leave kind, layer and head out.")
@@ -40,11 +45,25 @@ def layers_of(
         return
     seen = source.seen if isinstance(source, Look) else source
     for each in (seen.kinds or (None,)) if kind is None else (kind,):  # None: `Seen` says that nothing was seen
-        for number in range(seen.n_layers(each)) if layer is None else (layer,):
-            if layer is None and seen.n_calls(each, number) == 0:
-                continue  # not among those that were watched
+        for number in seen.layers(each) if layer is None else (layer,):
             call = seen.call(number, each)
-            yield Layer(each, number, {n: call.map(n, batch) for n in (call.heads if head is None else (head,))})
+            maps = {n: call.map(n, batch) for n in (call.heads if head is None else (head,))}
+            yield Layer(each, number, maps, call.n_heads)
+
+
+def check_source(source: object) -> None:
+    """Raise InputError for what nothing can be written of."""
+    if not isinstance(source, Look | Seen | AttentionMap):
+        raise InputError(f"a look, what `watch` has seen, or one map is written; {described(source)}.")
+
+
+def in_words(layers: Sequence[Layer]) -> str:
+    """Which heads these are: 6 layers × 12 heads, 12 heads of layer 5, layers 1, 3 × 2 of 12 heads."""
+    kept = max(len(layer.maps) for layer in layers)
+    heads = max(layer.n_heads for layer in layers)
+    if len(layers) == 1:
+        return f"{'' if kept == heads else f'{kept} of '}{counted(heads, 'head')} of layer {layers[0].layer or 0}"
+    return layers_and_heads([layer.layer or 0 for layer in layers], kept, heads)
 
 
 def words_of(source: Source, kind: Kind | None) -> tuple[Words | None, Words | None]:

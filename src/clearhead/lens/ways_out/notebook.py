@@ -60,7 +60,7 @@ def map_html(m: AttentionMap) -> str:
 def heads_html(source: Look | Seen) -> str:
     """All heads of a look, or of what was seen, as a piece of HTML: a picture for each kind of attention."""
     from clearhead.lens.look import Look
-    from clearhead.lens.ways_out.chosen import layers_of
+    from clearhead.lens.ways_out.chosen import in_words, layers_of
 
     seen = source.seen if isinstance(source, Look) else source
     title = f"<b>{html.escape(source.name)}</b> " if isinstance(source, Look) and source.name else ""
@@ -73,10 +73,11 @@ def heads_html(source: Look | Seen) -> str:
     for kind in kinds:
         layers = list(layers_of(source, kind))
         heads = sum(len(layer.maps) for layer in layers)
-        picture, note, shape = _grid([layer.maps for layer in layers], WORK // max(1, heads * len(kinds)))
+        columns = sorted({head for layer in layers for head in layer.maps})
+        picture, note, shape = _grid([layer.maps for layer in layers], columns, WORK // max(1, heads * len(kinds)))
         numbers = [layer.layer or 0 for layer in layers]
-        said = f"{kind}: {len(layers)} layers × {picture[1]} heads, {shape[0]:,} × {shape[1]:,} weights each{note}."
-        parts.append(_numbered(picture[0], numbers, picture[1]) + _caption(said))
+        said = f"{kind}: {in_words(layers)}, {shape[0]:,} × {shape[1]:,} weights each{note}."
+        parts.append(_numbered(picture, numbers, columns) + _caption(said))
     how = "A line for each layer; in a head each row reads the columns. One head: <code>.map(layer, head)</code>."
     return _card(title, "".join(parts) + _legend(1.0), how)
 
@@ -105,20 +106,19 @@ def _nth(n: int) -> str:
 
 
 def _grid(
-    layers: list[dict[int, AttentionMap]], work: int
-) -> tuple[tuple[UInt8[np.ndarray, "h w"], int], str, tuple[int, int]]:
-    """All heads as one image of places on the scale; 0 is paper."""
+    layers: list[dict[int, AttentionMap]], heads: list[int], work: int
+) -> tuple[UInt8[np.ndarray, "h w"], str, tuple[int, int]]:
+    """These heads of all layers as one image of places on the scale, a column each; 0 is paper."""
     drawn = [{head: _cells(m, THUMB, work) for head, m in maps.items()} for maps in layers]
-    columns = 1 + max(max(maps) for maps in drawn)
     tall, wide = (max(cells.shape[axis] for maps in drawn for cells, _ in maps.values()) for axis in (0, 1))
     gap = 1 + max(tall, wide) // 16
-    image = np.zeros(((tall + gap) * len(drawn), (wide + gap) * columns), np.uint8)
+    image = np.zeros(((tall + gap) * len(drawn), (wide + gap) * len(heads)), np.uint8)
     for line, maps in enumerate(drawn):
         for head, (cells, _) in maps.items():
-            top, left = line * (tall + gap), head * (wide + gap)
+            top, left = line * (tall + gap), heads.index(head) * (wide + gap)
             image[top : top + cells.shape[0], left : left + cells.shape[1]] = shades.places(cells, 1.0)
     first = next(iter(layers[0].values()))
-    return (image, columns), next(iter(drawn[0].values()))[1], first.shape
+    return image, next(iter(drawn[0].values()))[1], first.shape
 
 
 # ── pictures ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,8 +189,9 @@ def _plain(cells: Float[np.ndarray, "h w"], end: float) -> str:
     return _svg(width + 2, height + 2, inside, "attention weights")
 
 
-def _numbered(image: UInt8[np.ndarray, "h w"], layers: list[int], columns: int) -> str:
-    """All heads, with the numbers of layers and heads beside them."""
+def _numbered(image: UInt8[np.ndarray, "h w"], layers: list[int], heads: list[int]) -> str:
+    """The heads, with the numbers of layers and heads beside them."""
+    columns = len(heads)
     wide, tall = image.shape[1] / columns, image.shape[0] / len(layers)
     times = 48 / max(wide, tall) if columns <= 16 else 30 / max(wide, tall)
     wide, tall = wide * times, tall * times
@@ -198,9 +199,9 @@ def _numbered(image: UInt8[np.ndarray, "h w"], layers: list[int], columns: int) 
     style = f'fill="{colours.SOFT}" font-size="11"'
     for n, layer in enumerate(layers):
         parts.append(f'<text x="18" y="{18 + (n + 0.5) * tall:g}" dy=".35em" text-anchor="end" {style}>{layer}</text>')
-    for n in range(columns):
-        parts.append(f'<text x="{24 + (n + 0.5) * wide:g}" y="12" text-anchor="middle" {style}>{n}</text>')
-    return _svg(26 + wide * columns, 20 + tall * len(layers), "".join(parts), "all heads")
+    for n, head in enumerate(heads):
+        parts.append(f'<text x="{24 + (n + 0.5) * wide:g}" y="12" text-anchor="middle" {style}>{head}</text>')
+    return _svg(26 + wide * columns, 20 + tall * len(layers), "".join(parts), "heads")
 
 
 def _legend(end: float, more: bool = False) -> str:

@@ -13,9 +13,13 @@ from clearhead.errors import LensError
 
 def check_path(path: str | os.PathLike[str], what: str = "file", example: str = "look.npz") -> Path:
     """The path, where a `what` can be written to it. Raises LensError where not, before the model runs for nothing."""
+    if not isinstance(path, str | os.PathLike):
+        raise LensError(f"{path!r} is no name for a file; give the {what} one, e.g. {example!r}.")
     path = Path(path)
     folder = path.parent
     try:
+        if path == Path():
+            raise LensError(f"an empty name, or '.', is a folder; give the {what} a name in it, e.g. {example}.")
         if path.is_dir():
             raise LensError(f"{path} is a folder; give the {what} a name in it, e.g. {path / example}.")
         if path.exists() and not path.is_file():
@@ -24,24 +28,48 @@ def check_path(path: str | os.PathLike[str], what: str = "file", example: str = 
             raise LensError(f"there is no folder {folder}; make it first, or write the {what} elsewhere.")
     except (OSError, ValueError) as problem:  # a name too long, or with a zero byte in it
         raise LensError(f"{path} is no name for a file: {problem}.") from None
-    if not os.access(folder, os.W_OK):
-        raise LensError(f"the folder {folder} may not be written to; write the {what} elsewhere.")
+    _try(path, what)
     return path
+
+
+def _try(path: Path, what: str) -> None:
+    """Begin the file, and take it away again: no rights, too long a name, a place that takes no files are told now."""
+    sibling = _beside(path.resolve())
+    try:
+        before = sibling.parent.stat()
+        sibling.open("xb").close()
+        sibling.unlink()
+        with suppress(OSError):  # not everyone may; the folder looks as if nobody had tried
+            os.utime(sibling.parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+    except OSError as problem:
+        why = problem.strerror or str(problem)
+        raise LensError(f"the {what} cannot be written to {path}: {why}; write it elsewhere.") from None
+
+
+def _beside(path: Path) -> Path:
+    """Where a file is written before it takes its place."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:
     """The path's ending, in lower case and without its dot. Raises LensError unless it is one of these."""
     ending = path.suffix.lower().removeprefix(".")
     if ending not in endings:
-        raise LensError(f"{path} does not end like a {what}; end it in {' or '.join('.' + each for each in endings)}.")
+        ends = " or ".join(f".{each}" for each in endings)
+        raise LensError(f"{path} does not end as the name of {_with_article(what)} does; end it in {ends}.")
     return ending
+
+
+def _with_article(what: str) -> str:
+    """A page, an SVG picture."""
+    return f"{'an' if what.startswith(('SVG', 'a', 'e', 'i', 'o')) else 'a'} {what}"
 
 
 @contextmanager
 def whole_or_nothing(path: Path) -> Iterator[IO[bytes]]:
     """A file to write to that takes the place of `path` when all is well, and is gone when it is not."""
     path = path.resolve()
-    sibling = path.with_name(f".{path.name}.{os.getpid()}.part")
+    sibling = _beside(path)
     try:
         with sibling.open("xb") as out:
             yield out

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from clearhead.errors import MissingDependencyError
+from clearhead.errors import InputError, MissingDependencyError
+from clearhead.lens.counting import numbered
 from clearhead.lens.kept.call import Kind
 from clearhead.lens.look import Look
 from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.ways_out import colours, glyphs, shades
-from clearhead.lens.ways_out.chosen import Layer, Source, layers_of, words_of
+from clearhead.lens.ways_out.chosen import Layer, Source, check_source, in_words, layers_of, words_of
 from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 
 if TYPE_CHECKING:
@@ -58,11 +59,13 @@ def write_picture(
 ) -> str:
     """Write a picture, .png or .svg by the path's ending, all of it or nothing; returns what it shows in a few words.
 
-    With layer and head, or of an AttentionMap: that head's map. Without: all heads, of one layer where it is named.
+    With layer and head, or of an AttentionMap: that head's map. Without: all heads, of one layer where it is named. A
+    head without its layer is refused.
     words: the tokens of the rows and of the columns, where the source does not know them. model: its name, for the
     title.
     Needs matplotlib (pip install 'clearhead[plot]'). Raises LensError for a path that cannot be written to.
     """
+    check_source(source)
     where = check_path(path, "picture", "head.png")
     ending = check_ending(where, ("png", "svg"), "picture")
     if isinstance(source, AttentionMap) or head is not None:
@@ -91,7 +94,10 @@ def draw_map(
     words: tuple[Sequence[str], Sequence[str]] | None = None,
     model: str = "",
 ) -> Drawn:
-    """One head's map as a matplotlib figure, and what it shows."""
+    """One head's map as a matplotlib figure, and what it shows. Raises InputError where layer or head is missing."""
+    if not isinstance(source, AttentionMap) and (layer is None or head is None):
+        given, missing = (f"head={head}", "layer") if layer is None else (f"layer={layer}", "head")
+        raise InputError(f"{given} alone is no one map; give {missing}=… too, or leave head out for all heads.")
     chosen = next(layers_of(source, kind, layer, head, batch))
     ((number, m),) = chosen.maps.items()
     rows, cols = words if words is not None else words_of(source, chosen.kind)
@@ -115,7 +121,7 @@ def draw_map(
         parts += sheet.name(rows, cols, cells)
     else:
         sheet.number(m.shape)
-    sheet.head(title, "; ".join(parts))
+    sheet.head(title, _quoted(source, chosen.kind), "; ".join(parts))
     sheet.legend(end, more=bool((cells > end).any()))
     return Drawn(sheet.figure, f"{where}, {tall:,} × {wide:,} weights" + (" pooled" if pooled else ""))
 
@@ -138,45 +144,52 @@ def draw_heads(
     """
     if kind is None and not isinstance(source, AttentionMap):
         kind = (source.seen if isinstance(source, Look) else source)._kind(None)  # says which there are, where several
-    picture, numbers, columns, shape = _thumbs(layers_of(source, kind, layer, batch=batch))
+    layers = list(layers_of(source, kind, layer, batch=batch))
+    heads = sorted({head for each in layers for head in each.maps})
+    picture, shape = _thumbs(layers, heads)
+    numbers, columns = [each.layer or 0 for each in layers], len(heads)
     step = 0.62 if columns <= 16 else 0.4
     tall, wide = picture.shape[0] / len(numbers), picture.shape[1] / columns
     sheet = _Sheet(picture.shape[:2], step / max(tall, wide), DPI)
     sheet.paint(picture)
-    sheet.places([(n + 0.5) * tall for n in range(len(numbers))], numbers, [(n + 0.5) * wide for n in range(columns)])
+    sheet.places([(n + 0.5) * tall for n in range(len(numbers))], numbers, 0)
+    sheet.places([(n + 0.5) * wide for n in range(columns)], heads, 1)
     line = "a line for each layer; in a head each row reads the columns"
     if max(shape) > THUMB:
         line += f"; {shape[0]:,} × {shape[1]:,} weights each, pooled: a spot is the largest of its block"
-    if isinstance(source, Look):
-        line = f"“{glyphs.label(' '.join(source.text.split()), 90)}” · {line}"
-    where = "all heads" if layer is None else f"all heads of layer {layer}"
-    sheet.head(_title(model or _name(source), kind if _several(source) else None, where), line)
+    title = _title(model or _name(source), kind if _several(source) else None, _which(layers, layer))
+    sheet.head(title, _quoted(source, kind), line)
     sheet.legend(1.0)
-    counted = (
-        f"{len(numbers)} layers × {columns} heads" if len(numbers) > 1 else f"{columns} heads of layer {numbers[0]}"
-    )
-    return Drawn(sheet.figure, counted)
+    return Drawn(sheet.figure, in_words(layers))
+
+
+def _which(layers: Sequence[Layer], layer: int | None) -> str:
+    """Which heads a picture shows: all heads, or the layers and heads that were asked for, or kept."""
+    numbers = [each.layer or 0 for each in layers]
+    some = layer is not None or numbers != list(range(len(numbers)))
+    where = f" of {numbered(numbers, 'layer')}" if some else ""
+    heads = sorted({head for each in layers for head in each.maps})
+    whole = all(len(each.maps) == each.n_heads for each in layers)
+    return f"{'all heads' if whole else numbered(heads, 'head')}{where}"
 
 
 def _thumbs(
-    layers: Any, side: int = THUMB, gap: int = 4
-) -> tuple[UInt8[np.ndarray, "h w 4"], list[int], int, tuple[int, int]]:
-    """All heads as one image, the layers' numbers, how many heads the widest has, and the shape of a map."""
-    lines: list[tuple[int, dict[int, np.ndarray]]] = []
+    layers: Sequence[Layer], heads: Sequence[int], side: int = THUMB, gap: int = 4
+) -> tuple[UInt8[np.ndarray, "h w 4"], tuple[int, int]]:
+    """These heads of all layers as one image, a column each, and the shape of a map."""
+    lines: list[dict[int, np.ndarray]] = []
     shape = (0, 0)
-    each: Layer
     for each in layers:
         maps = {head: _thumb(m, side) for head, m in each.maps.items()}
         shape = next(iter(each.maps.values())).shape
-        lines.append((each.layer or 0, maps))
-    columns = 1 + max(max(maps) for _, maps in lines)
-    tall, wide = (max(x.shape[axis] for _, maps in lines for x in maps.values()) + gap for axis in (0, 1))
-    picture = np.zeros((tall * len(lines), wide * columns, 4), np.uint8)
-    for line, (_, maps) in enumerate(lines):
+        lines.append(maps)
+    tall, wide = (max(x.shape[axis] for maps in lines for x in maps.values()) + gap for axis in (0, 1))
+    picture = np.zeros((tall * len(lines), wide * len(heads), 4), np.uint8)
+    for line, maps in enumerate(lines):
         for head, image in maps.items():
-            top, left = line * tall + gap // 2, head * wide + gap // 2
+            top, left = line * tall + gap // 2, heads.index(head) * wide + gap // 2
             picture[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return picture, [number for number, _ in lines], columns, shape
+    return picture, shape
 
 
 def _thumb(m: AttentionMap, side: int) -> UInt8[np.ndarray, "h w 4"]:
@@ -295,12 +308,13 @@ class _Sheet:
         """A line around the map."""
         self.axes.spines[:].set(visible=True, color=colours.LINE, linewidth=0.8)
 
-    def places(self, rows: Sequence[float], numbers: Sequence[int], cols: Sequence[float]) -> None:
-        """Numbers of layers and heads beside the cells where their pictures are."""
-        for at, number in zip(rows, numbers, strict=True):
-            self.write(-0.06, at * self.side, str(number), 8, colours.SOFT, ha="right", va="center")
-        for number, at in enumerate(cols):
-            self.write(at * self.side, -0.05, str(number), 8, colours.SOFT, ha="center", va="bottom")
+    def places(self, places: Sequence[float], numbers: Sequence[int], axis: int) -> None:
+        """Numbers of layers (axis 0) or heads (1) beside the cells where their pictures are."""
+        for at, number in zip(places, numbers, strict=True):
+            if axis == 0:
+                self.write(-0.06, at * self.side, str(number), 8, colours.SOFT, ha="right", va="center")
+            else:
+                self.write(at * self.side, -0.05, str(number), 8, colours.SOFT, ha="center", va="bottom")
         self._measure()
 
     def _measure(self) -> None:
@@ -311,14 +325,16 @@ class _Sheet:
         self.left = max(0.0, *(-box.x0 / dpi for box in boxes))
         self.top = max(0.0, *(box.y1 / dpi - self.rows * self.side for box in boxes))
 
-    def head(self, title: str, line: str) -> None:
-        """The title, and under it a line that says how to read the picture."""
-        wide = max(2.5, self.left + self.cols * self.side)
-        lines = textwrap.wrap(line, int(wide * 14))
+    def head(self, title: str, quoted: str, line: str) -> None:
+        """The title, under it what was read, where it is known, and how to read the picture: on one line if it fits."""
+        letters = int(max(2.5, self.left + self.cols * self.side) * 14)
+        both = f"{quoted} · {line}" if quoted else line
+        parts = [both] if len(both) <= letters else [part for part in (quoted, line) if part]
+        lines = [each for part in parts for each in textwrap.wrap(part, letters)]
         above = -self.top - 0.2
-        for n, each in enumerate(reversed(lines)):
+        for n, each in enumerate(lines):
             fonts = glyphs.labels([each], len(each)).fonts
-            self.write(-self.left, above - 0.165 * n, each, 8.5, colours.SOFT, fonts, va="baseline")
+            self.write(-self.left, above - 0.165 * (len(lines) - 1 - n), each, 8.5, colours.SOFT, fonts, va="baseline")
         title_at = above - 0.165 * len(lines) - 0.07
         known = glyphs.labels([title], 200)
         self.write(-self.left, title_at, known.words[0], 13, colours.INK, known.fonts, weight="bold", va="baseline")
@@ -351,6 +367,21 @@ def _title(model: str, kind: Kind | None, where: str) -> str:
 
 def _name(source: Source) -> str:
     return source.name if isinstance(source, Look) else ""
+
+
+def _quoted(source: Source, kind: Kind | None) -> str:
+    """What was read, or who reads whom; nothing where it is not known."""
+    if not isinstance(source, Look):
+        return ""
+    target = f"“{_short(source.target)}”" if source.target is not None else ""
+    text = f"“{_short(source.text)}”"
+    if not target or kind == "encoder":
+        return text
+    return target if kind == "decoder" else f"{target} reads {text}"
+
+
+def _short(text: str) -> str:
+    return glyphs.label(" ".join(text.split()), 90)
 
 
 def _several(source: Source) -> bool:

@@ -21,7 +21,7 @@ from jaxtyping import Float, Int
 from clearhead.errors import InputError, MissingDependencyError
 from clearhead.lens.kept.call import Kind
 from clearhead.lens.look import Look
-from clearhead.lens.ways_out.chosen import Layer, Source, layers_of, words_of
+from clearhead.lens.ways_out.chosen import Layer, Source, check_source, layers_of, words_of
 from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def links(
     is none, OutsideError for a layer or head that is not there.
     """
     most = _most(k, threshold)
+    check_source(source)
     for chosen in layers_of(source, kind, layer, head, batch):
         yield from _of_layer(chosen, most, threshold)
 
@@ -83,6 +84,7 @@ def write_parquet(
     Tokens stand beside their indices where they are known, which is of a Look; else these columns are null. Needs
     pyarrow (pip install 'clearhead[parquet]'). Raises LensError for a path that cannot be written to.
     """
+    check_source(source)
     where = check_path(path, "table", "links.parquet")
     check_ending(where, ("parquet", "pq"), "Parquet file")
     arrow, parquet = _pyarrow(where)

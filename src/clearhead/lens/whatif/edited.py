@@ -15,6 +15,8 @@ from torch import nn
 
 from clearhead.errors import InputError, LensError, OutsideError
 from clearhead.lens.alone import alone
+from clearhead.lens.foreign import only_transformers
+from clearhead.lens.given import check_module
 from clearhead.lens.places import Place, places_of
 from clearhead.lens.seen import KINDS, Kind
 from clearhead.model.attention import Attention
@@ -87,6 +89,13 @@ def edited(model: nn.Module, edits: Mapping[Place, Edit]) -> Iterator[None]:
     if not edits:
         yield
         return
+    theirs = _theirs(model)
+    if theirs is not None:
+        from clearhead.lens.huggingface.editing import edited_transformers
+
+        with edited_transformers(theirs, edits):
+            yield
+        return
     with alone(model):
         own = [(module, at) for module, at in attention_of(model).items() if not edits.keys().isdisjoint(at)]
         for edit in edits.values():
@@ -125,7 +134,13 @@ def _take_out(module: Attention, kernel: Edited) -> None:
 
 def attention_of(model: nn.Module) -> dict[Attention, list[Place]]:
     """The places of each attention. Raises LensError for a model that is not one of ours."""
+    check_module(model)
     found = places_of(model)
+    if not found and _theirs(model) is not None:
+        raise LensError(
+            f"{type(model).__name__} is a model of transformers: its heads can be silenced and patched; for other "
+            "experiments load it with clearhead.load."
+        )
     if not found:
         raise LensError(
             f"{type(model).__name__} has no attention of clearhead's to experiment on; load it with clearhead.load."
@@ -134,7 +149,13 @@ def attention_of(model: nn.Module) -> dict[Attention, list[Place]]:
 
 
 def widths_of(model: nn.Module) -> dict[Place, int]:
-    """How many heads the attention at each place has, encoder first, then by layer."""
+    """How many heads the attention at each place has, encoder first, then by layer. Of a transformers model, too."""
+    check_module(model)
+    theirs = _theirs(model)
+    if theirs is not None:
+        from clearhead.lens.huggingface.editing import widths_of_transformers
+
+        return widths_of_transformers(theirs)
     found = {place: module.config.n_heads for module, at in attention_of(model).items() for place in at}
     return dict(sorted(found.items(), key=lambda each: (KINDS.index(each[0][0]), each[0][1])))
 
@@ -157,8 +178,7 @@ def heads_at(
     if heads is None:
         return {place: tuple(range(width)) for place, width in own.items()}
     found: dict[Place, list[int]] = {}
-    for pair in heads:
-        layer, head = _pair(pair)
+    for layer, head in check_heads(heads):
         width = own.get((kind, layer))
         if width is None:
             raise OutsideError(f"layer {layer} is outside the model; choose 0…{len(own) - 1}.")
@@ -168,7 +188,22 @@ def heads_at(
     return {place: tuple(sorted(set(chosen))) for place, chosen in found.items()}
 
 
-def _pair(pair: object) -> tuple[int, int]:
-    if isinstance(pair, tuple | list) and len(pair) == 2 and all(type(number) is int for number in pair):
-        return pair[0], pair[1]
-    raise InputError(f"{pair!r} is no head; give pairs of layer and head, such as (5, 11).")
+def _theirs(model: nn.Module) -> nn.Module | None:
+    """The model of transformers that this is, or holds; None for one of ours."""
+    if any(isinstance(module, Attention) for module in model.modules()):
+        return None
+    return only_transformers(model, "experiment on")
+
+
+def check_heads(heads: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Heads, as pairs of layer and head. Raises InputError for what is none, and where none is named."""
+    if not isinstance(heads, Iterable):
+        raise InputError(f"{heads!r} is no list of heads; give pairs of layer and head, such as [(5, 11)].")
+    found: list[tuple[int, int]] = []
+    for pair in heads:
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(type(number) is int for number in pair):
+            raise InputError(f"{pair!r} is no head; give pairs of layer and head, such as (5, 11).")
+        found.append((pair[0], pair[1]))
+    if not found:
+        raise InputError("no head was named; give at least one, as a pair of layer and head, such as (5, 11).")
+    return found

@@ -14,10 +14,12 @@ from torch import Tensor
 
 from clearhead.errors import InputError
 from clearhead.lens.alone import alone
+from clearhead.lens.given import sort_of
+from clearhead.lens.maps.derived import count
 from clearhead.lens.reading import Reading, read
 from clearhead.lens.texts import Readable
 from clearhead.lens.whatif.experiments import Experiment
-from clearhead.lens.whatif.outcome import Measure, asks_the_end, config_of, gaps_of, usual, writes
+from clearhead.lens.whatif.outcome import Measure, asks_the_end, check_measure, config_of, gaps_of, usual, writes
 from clearhead.model.config import SequenceClassification, TokenClassification
 from clearhead.model.modes import without_dropout
 from clearhead.model.transformer import Output
@@ -78,12 +80,12 @@ class Effect:
 
     def likeliest(self, k: int = 5) -> list[Change]:
         """What was largest before, at most k."""
-        found = self.said.before.topk(min(_count(k), len(self.said.before))).indices
+        found = self.said.before.topk(min(count(k), len(self.said.before))).indices
         return [self.said.at(index) for index in found.tolist()]
 
     def _extreme(self, k: int, sign: float) -> list[Change]:
         difference = (self.said.after - self.said.before) * sign
-        best = difference.topk(min(_count(k), len(difference)))
+        best = difference.topk(min(count(k), len(difference)))
         pairs = zip(best.values.tolist(), best.indices.tolist(), strict=True)
         return [self.said.at(index) for value, index in pairs if value > 0]
 
@@ -102,7 +104,11 @@ def whatif(
         raise InputError("no experiment was asked for; give at least one, such as Silence([(5, 11)]).")
     for each in experiments:
         if not isinstance(each, Experiment):
-            raise InputError(f"{each!r} is no experiment; give Silence, Cut, Delete, Rescore or Patch.")
+            raise InputError(
+                f"{sort_of(each)} is no experiment; give Silence(heads), Cut(query, key), Delete(word), "
+                "Rescore(change) or Patch(text, heads)."
+            )
+    check_measure(measure)
     reading = read(lm, text, target)
     with alone(lm.model), without_dropout(lm.model):
         chosen = usual(lm) if measure is None else measure
@@ -163,9 +169,3 @@ def _vocabulary(lm: Readable) -> Callable[[int], str]:
         return text or f"#{index}"
 
     return name
-
-
-def _count(k: int) -> int:
-    if not isinstance(k, int) or k < 1:
-        raise InputError(f"{k!r} was asked for; ask for a whole number, 1 or more.")
-    return k

@@ -13,11 +13,13 @@ from functools import partial
 from typing import Literal
 
 from clearhead.errors import InputError
+from clearhead.lens.counting import counted
 from clearhead.lens.reading import Reading, read
 from clearhead.lens.seen import Kind
 from clearhead.lens.texts import Readable
+from clearhead.lens.whatif.edited import check_heads
 from clearhead.lens.whatif.rerun import Outputs, cut, patch, rescore
-from clearhead.lens.whatif.rescoring import Rescoring
+from clearhead.lens.whatif.rescoring import Rescoring, check_rescoring
 from clearhead.lens.whatif.silencing import How, Means, silence
 
 Heads = Sequence[tuple[int, int]]
@@ -49,12 +51,13 @@ class Silence(Experiment):
     kind: Kind | None = None
 
     def __post_init__(self) -> None:
+        _check(self.heads)
         check_how(self.how, self.references)
 
     @property
     def words(self) -> str:
-        over = f"their mean over {len(self.references)} texts" if self.references else "their mean over this text"
-        return f"silenced: {named(self.heads)} ({'zero' if self.how == 'zero' else over})"
+        texts = counted(len(self.references), "text") if self.references else "this text"
+        return f"silenced: {named(self.heads)} ({'zero' if self.how == 'zero' else f'their mean over {texts}'})"
 
     def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
         return silence(lm.model, self.heads, how=means(lm, reading, self.how, self.references), kind=self.kind)
@@ -73,6 +76,9 @@ class Cut(Experiment):
     heads: Heads | None = None
     kind: Kind | None = None
     renormalise: bool = True
+
+    def __post_init__(self) -> None:
+        _check(self.heads)
 
     @property
     def words(self) -> str:
@@ -101,6 +107,9 @@ class Delete(Experiment):
     heads: Heads | None = None
     kind: Kind | None = None
 
+    def __post_init__(self) -> None:
+        _check(self.heads)
+
     @property
     def words(self) -> str:
         return f"deleted: nothing reads {self.word!r} in {named(self.heads)}"
@@ -117,6 +126,10 @@ class Rescore(Experiment):
     change: Rescoring
     heads: Heads | None = None
     kind: Kind | None = None
+
+    def __post_init__(self) -> None:
+        check_rescoring(self.change)
+        _check(self.heads)
 
     @property
     def words(self) -> str:
@@ -139,13 +152,19 @@ class Patch(Experiment):
     at: Sequence[tuple[Word, Word]] | None = None
     kind: Kind | None = None
 
+    def __post_init__(self) -> None:
+        _check(self.heads)
+        for pair in self.at if self.at is not None else ():
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise InputError(f"at holds pairs of words, (here, there), and {pair!r} is none.")
+
     @property
     def words(self) -> str:
         where = "" if self.at is None else f" at {', '.join(str(here) for here, _ in self.at)}"
         return f"patched: {named(self.heads)} as in {self.text!r}{where}"
 
     def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
-        other = read(lm, self.text, self.target)
+        other = read(lm, self.text, self.target, what="text to patch from")
         given = Outputs.of(lm.model, partial(other.run, lm.model))
         pairs: list[tuple[int, int]] | None = None if self.at is None else []
         behind = reading.begun is not None and self.kind != "encoder"
@@ -153,11 +172,20 @@ class Patch(Experiment):
             to, from_ = reading.find(here, target=behind), other.find(there, target=behind)
             if len(to) != len(from_):
                 raise InputError(
-                    f"{here!r} is {len(to)} tokens and {there!r} is {len(from_)}; give words of as many tokens."
+                    f"{here!r} is {counted(len(to), 'token')} and {there!r} is {len(from_)}; "
+                    "give words of as many tokens."
                 )
             assert pairs is not None
             pairs += zip(to, from_, strict=True)
         return patch(lm.model, self.heads, given, at=pairs, kind=self.kind)
+
+
+def _check(heads: Heads | None) -> None:
+    """Raise InputError for what is no list of heads, or an empty one; None is all of them."""
+    if heads is not None and (isinstance(heads, str) or not isinstance(heads, Sequence)):
+        raise InputError(f"{heads!r} is no list of heads; give pairs of layer and head, such as [(5, 11)].")
+    if heads is not None:
+        check_heads(heads)
 
 
 def named(heads: Heads | None) -> str:
@@ -176,6 +204,9 @@ def check_how(how: str, references: Sequence[str | tuple[str, str]]) -> None:
         raise InputError("reference texts come as a list; write [text].")
     if references and how != "mean":
         raise InputError("reference texts are for how='mean'; leave them out.")
+    for each in references:
+        if not isinstance(each, str) and not (isinstance(each, tuple) and len(each) == 2):
+            raise InputError(f"{each!r} is no reference text; give texts, or pairs of a source and a target.")
 
 
 def means(
@@ -185,6 +216,7 @@ def means(
     check_how(how, references)
     if how == "zero":
         return "zero"
-    texts = [read(lm, *((each,) if isinstance(each, str) else each)) for each in references]
+    pairs = [(each, None) if isinstance(each, str) else each for each in references]
+    texts = [read(lm, *pair, what="reference text") for pair in pairs]
     runs: list[Callable[[], object]] = [partial(each.run, lm.model) for each in texts or [reading]]
     return Means.over(lm.model, runs)

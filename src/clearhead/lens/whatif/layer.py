@@ -8,13 +8,14 @@ grows is asked as it is at that moment.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from clearhead.errors import InputError, LensError, OutsideError
+from clearhead.lens.given import described
 from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.maps.growing import GrowingMap
 from clearhead.lens.maps.softmax import log_sum_exp
@@ -123,6 +124,8 @@ def output(m: AttentionMap) -> Float[Tensor, "Tq Dv"]:
 
 def _at_this_moment(m: AttentionMap) -> AttentionMap:
     """A map that grows no more: q, k and the log-sum-exp of one answer must be those of one moment."""
+    if not isinstance(m, AttentionMap):
+        raise InputError(f"what-ifs on the layer are asked of one head's map, seen.map(layer, head); {described(m)}.")
     return m.now if isinstance(m, GrowingMap) else m
 
 
@@ -198,7 +201,7 @@ def _under(m: AttentionMap, scoring: Scoring, of_rows: OfRows, words: str) -> At
 
 def _indices(m: AttentionMap, indices: Sequence[int], axis: int) -> list[int]:
     size, word = m.shape[axis], ("query", "key")[axis]
-    if isinstance(indices, int) or not all(type(index) is int for index in indices):
+    if not isinstance(indices, Iterable) or not all(type(index) is int for index in indices):
         raise InputError(f"{indices!r} is no list of {'queries' if axis == 0 else 'keys'}; give numbers, such as [3].")
     for index in indices:
         if not -size <= index < size:

@@ -15,6 +15,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clearhead.errors import InputError, OutsideError
+from clearhead.lens.given import sort_of
+from clearhead.lens.index import indices
 from clearhead.lens.reading import Reading
 from clearhead.lens.texts import Readable
 from clearhead.model.config import (
@@ -96,8 +98,9 @@ class LogProbability(Measure):
             at = gaps_of(lm, reading)[:1]
             if not at:
                 raise InputError("the text has no gap for a word to be likely in; write the mask token somewhere.")
-        id = token_of(lm, reading, self.word)
-        return _TokenProbability(id, tuple(at), self.words)
+        id, of = token_of(lm, reading, self.word)
+        first = "" if of == 1 else f", of its {of} tokens the first alone"
+        return _TokenProbability(id, tuple(at), f"{self.words}{first}")
 
     def of(self, before: Output, after: Output) -> Float[Tensor, " B"]:
         raise AssertionError("bind it to a text first")
@@ -170,6 +173,16 @@ class Turn(Measure):
         return (1 - _cosine(before.hidden, after.hidden)).mean(-1)
 
 
+def check_measure(measure: object) -> None:
+    """Raise InputError for what is no measure; None is the one that fits the model's head."""
+    if measure is not None and not isinstance(measure, Measure):
+        thing = repr(measure) if isinstance(measure, str) else sort_of(measure)
+        raise InputError(
+            f"{thing} is no measure; give Divergence(), LogProbability(word), ClassLogit(label) or Turn(), or leave "
+            "measure out for the one that fits the model."
+        )
+
+
 def usual(lm: Readable) -> Measure:
     """The measure that fits the model's head."""
     match _head(lm):
@@ -199,13 +212,18 @@ def gaps_of(lm: Readable, reading: Reading) -> tuple[int, ...]:
     return tuple(place for place, id in enumerate(reading.encoding.ids) if id == mask)
 
 
-def token_of(lm: Readable, reading: Reading, word: str | int) -> int:
-    """The id of a word's first token, as it would be if the text went on with it. InputError where there is none."""
+def token_of(lm: Readable, reading: Reading, word: str | int) -> tuple[int, int]:
+    """The id of a word's first token, as it would be if the text went on with it, and how many tokens the word has.
+
+    Raises InputError where there is none.
+    """
+    if not isinstance(word, str | int) or isinstance(word, bool):
+        raise InputError(f"a word is a str, or a token's id, and not of type {type(word).__name__}.")
     size = config_of(lm).target_vocab_size
     if isinstance(word, int):
         if not 0 <= word < size:
             raise InputError(f"token {word} is outside the vocabulary; choose 0…{size - 1}.")
-        return word
+        return word, 1
     text = reading.target if reading.begun is not None else reading.text
     ids = reading.begun.ids[1:] if reading.begun is not None else reading.encoding.ids
     gaps = gaps_of(lm, reading)
@@ -214,7 +232,7 @@ def token_of(lm: Readable, reading: Reading, word: str | int) -> int:
         start, end = reading.encoding.offsets[gaps[0]]
         whole = lm.tokenizer.encode(reading.text[:start] + word + reading.text[end:]).ids
         if spelt is not None and whole[: gaps[0]] == ids[: gaps[0]] and len(whole) > gaps[0] and word.strip():
-            return whole[gaps[0]]
+            return whole[gaps[0]], max(1, len(whole) - len(ids) + 1)
     else:
         encode = (
             lm.tokenizer.encode
@@ -222,9 +240,10 @@ def token_of(lm: Readable, reading: Reading, word: str | int) -> int:
             else getattr(lm.tokenizer, "encode_target", lm.tokenizer.encode)
         )
         for between in (" ", ""):
-            whole = encode(f"{text}{between}{word}").ids if word.strip() else []
-            if whole[: len(ids)] == ids and len(whole) > len(ids):
-                return whole[len(ids)]
+            encoding = encode(f"{text}{between}{word}") if word.strip() else None
+            if encoding is not None and encoding.ids[: len(ids)] == ids and len(encoding.ids) > len(ids):
+                spelt_out = [b > a for a, b in encoding.offsets[len(ids) :]]  # what comes after the word spells nothing
+                return encoding.ids[len(ids)], max(1, sum(spelt_out))
     raise InputError(f"{word!r} is no token that could stand there; give another word, or a token's id.")
 
 
@@ -240,7 +259,7 @@ def _head(lm: Readable) -> Head | None:
 
 def _check_places(reading: Reading, at: Sequence[int] | None) -> None:
     size = len(reading.begun.ids if reading.begun is not None else reading.encoding.ids)
-    for place in at or ():
+    for place in indices(at, "a position") if at is not None else ():
         if not -size <= place < size:
             raise OutsideError(f"position {place} is outside the text; choose 0…{size - 1}.")
     if at is not None and not at:

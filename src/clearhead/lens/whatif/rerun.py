@@ -15,11 +15,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from clearhead.errors import InputError, OutsideError
+from clearhead.lens.counting import counted
+from clearhead.lens.given import sort_of
 from clearhead.lens.maps.softmax import log_sum_exp
 from clearhead.lens.places import Place
 from clearhead.lens.seen import Kind
-from clearhead.lens.whatif.edited import edited, heads_at, widths_of
-from clearhead.lens.whatif.rescoring import Rescoring, WithoutEdges, WithoutKeys
+from clearhead.lens.whatif.edited import attention_of, edited, heads_at, widths_of
+from clearhead.lens.whatif.rescoring import Rescoring, WithoutEdges, WithoutKeys, check_rescoring
 from clearhead.model.kernels import K, Kernel, Out, Q, Scoring, V, as_run
 
 Pairs = Iterable[tuple[int, int]]
@@ -38,6 +40,8 @@ def rescore(
     Raises InputError, when the model is called, where there is nothing to change. For some heads of a layer, another
     temperature or scale runs the kernel twice, and cannot be watched.
     """
+    check_rescoring(change)
+    attention_of(model)  # of ours alone
     with edited(model, _at(model, heads, kind, lambda chosen: Rescored(change, chosen))):
         yield
 
@@ -62,6 +66,7 @@ def cut(
     Raises InputError for an empty list, OutsideError for a position below 0 and, when the model is called, for one that
     the text has not; a text that is written through a cache may reach it yet.
     """
+    attention_of(model)  # of ours alone
     gone = _positions(keys, "key")
     by = None if queries is None else _positions(queries, "query")
     change = WithoutKeys(gone) if by is None else WithoutEdges(by, gone)
@@ -87,9 +92,15 @@ def patch(
 ) -> Iterator[None]:
     """The model with these heads saying what they said in another run (activation patching; Vig et al. 2020).
 
+    model: one of ours, or a transformers model.
     outputs: `Outputs.of(model, lambda: model(other_ids))`. at: pairs (to, from) of positions; None takes all, and the
     texts must be of one length: InputError, when the model is called, where they are not.
     """
+    if not isinstance(outputs, Outputs):
+        raise InputError(f"{sort_of(outputs)} is no run's outputs; give Outputs.of(model, lambda: model(other_ids)).")
+    for pair in at if at is not None else ():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise InputError(f"at holds pairs of positions, (to, from), and {pair!r} is none.")
     edits = {}
     for place, chosen in heads_at(model, heads, kind).items():
         given = outputs.vectors.get(place)
@@ -109,6 +120,8 @@ class Outputs:
     @classmethod
     def of(cls, model: nn.Module, run: Callable[[], object]) -> Outputs:
         """Call `run`, which reads one text with the model, once, and keep what its heads say."""
+        if not callable(run):
+            raise InputError("what is run is a function without arguments, such as lambda: model(ids).")
         kept = {place: _Kept() for place in widths_of(model)}
         with torch.no_grad(), edited(model, kept):
             run()
@@ -131,7 +144,7 @@ def _at(
 
 
 def _positions(positions: Sequence[int], word: str) -> tuple[int, ...]:
-    if isinstance(positions, int) or not all(type(position) is int for position in positions):
+    if not isinstance(positions, Iterable) or not all(type(position) is int for position in positions):
         many = "queries" if word == "query" else "keys"
         raise InputError(f"{positions!r} is no list of {many}; give numbers, such as [3].")
     if not len(positions):
@@ -238,8 +251,8 @@ class Patched:
         if self.at is None:
             if here != there:
                 raise InputError(
-                    f"the texts are {here} and {there} tokens long, and a patch needs them side by side; give texts of "
-                    "one length, or pairs of positions: at=[(to, from), …]."
+                    f"the texts are {here} and {counted(there, 'token')} long, and a patch needs them side by side; "
+                    "give texts of one length, or pairs of what is to be patched from what: at=[(to, from), …]."
                 )
             out[:, list(self.heads)] = self.given[list(self.heads)].to(out)
             return out

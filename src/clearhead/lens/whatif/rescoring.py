@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clearhead.errors import InputError
+from clearhead.lens.given import sort_of
 from clearhead.model.kernels import Scoring
 from clearhead.model.masks import Bias, Causal, Documents, KeyPadding, Mask, Prefix, Rule, Window
 
@@ -53,6 +54,16 @@ class Rescoring(ABC):
     @abstractmethod
     def of(self, scoring: Scoring, heads: Heads = None) -> Scoring:
         """The scoring that does it, in these heads. Raises InputError where there is nothing to change."""
+
+
+def check_rescoring(change: object) -> None:
+    """Raise InputError for what is no other way to scores."""
+    if not isinstance(change, Rescoring):
+        thing = repr(change) if isinstance(change, str) else sort_of(change)
+        raise InputError(
+            f"{thing} is no way from q and k to scores; give AtTemperature(2.0), WithoutMask(), WithoutScale() or "
+            "WithoutSinks()."
+        )
 
 
 @dataclass(frozen=True)

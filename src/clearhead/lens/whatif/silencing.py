@@ -34,6 +34,9 @@ class Means:
 
         Raises InputError where none of them ran the model.
         """
+        runs = list(runs) if isinstance(runs, Iterable) else [runs]
+        if not all(callable(run) for run in runs):
+            raise InputError("what is run are functions without arguments, such as [lambda: model(ids)].")
         sums = {place: _Sum() for place in widths_of(model)}
         with torch.no_grad(), edited(model, sums):
             for run in runs:
@@ -53,6 +56,7 @@ def silence(
 ) -> Iterator[None]:
     """The model without these heads, while the block lasts: `with silence(model, [(5, 11)]): model(ids)`.
 
+    model: one of ours, or a transformers model.
     heads: pairs of layer and head, from 0. how: "zero", or `Means.over(…)`, each head's mean. kind: which attention,
     in an encoder-decoder. `watch` inside or outside sees what a silenced head would have read. The model is put back
     however the block ends; another thread that would silence or look at it waits, and one that runs it has it whole.
@@ -87,7 +91,7 @@ class Silenced:
 
     def __call__(self, kernel: Kernel, q: Q, k: K, v: V, scoring: Scoring, dropout: float) -> Out:
         out = kernel(q, k, v, scoring, dropout=dropout)
-        gone = self.gone[:, :, None, None]
+        gone = self.gone[:, :, None, None].to(out.device)
         if self.means is None:
             return out.masked_fill(gone, 0.0)
         return torch.where(gone, self.means.to(out)[None, :, None], out)

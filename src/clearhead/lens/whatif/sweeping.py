@@ -17,13 +17,15 @@ from torch import Tensor
 
 from clearhead.errors import OutsideError
 from clearhead.lens.alone import alone
+from clearhead.lens.given import check_readable
+from clearhead.lens.maps.derived import count
 from clearhead.lens.places import Place
 from clearhead.lens.reading import Reading, read
 from clearhead.lens.seen import KINDS, Kind
 from clearhead.lens.texts import Readable
 from clearhead.lens.whatif.edited import edited, widths_of
 from clearhead.lens.whatif.experiments import check_how, means
-from clearhead.lens.whatif.outcome import Measure, asks_the_end, config_of, usual
+from clearhead.lens.whatif.outcome import Measure, asks_the_end, check_measure, config_of, usual
 from clearhead.lens.whatif.replay import Remembered
 from clearhead.lens.whatif.silencing import Means, Silenced
 from clearhead.model.modes import without_dropout
@@ -75,7 +77,7 @@ class Sweep:
             for head, value in enumerate(row)
             if not math.isnan(value)
         ]
-        return sorted(every, key=lambda each: -abs(each.value))[:k]
+        return sorted(every, key=lambda each: -abs(each.value))[: count(k)]
 
 
 @torch.inference_mode()
@@ -95,6 +97,8 @@ def sweep(
     default.
     """
     check_how(how, references)
+    check_measure(measure)
+    check_readable(lm)
     model, reading = lm.model, read(lm, text, target)
     widths = widths_of(model)
     kinds = [each for each in KINDS if any(place[0] == each for place in widths)]

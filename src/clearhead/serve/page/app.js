@@ -5,7 +5,8 @@ import { TICKS, image, onTheme, place } from "/colour.js";
 import { Head } from "/head.js";
 import { Grid, Ranking } from "/heads.js";
 import { Heatmap } from "/heatmap.js";
-import { Sentence, written } from "/sentence.js";
+import { Second, grow } from "/second.js";
+import { Sentence, sideOf, written } from "/sentence.js";
 
 const PICTURE = 32; // cells along a side of a small picture
 const PAUSE = 60; // milliseconds a pooled cell is pointed at before its weights are fetched
@@ -19,10 +20,22 @@ const state = {
   chosen: null, // the head itself
 };
 
+// In cross-attention one text reads another: `sentence` is what is read, `readers` what reads. Else one text is both.
 const sentence = new Sentence($("sentence"), $("heard"), {
-  point: (i, spoken) => point(i, spoken),
-  pick: (i) => guarded(() => pick(i)),
+  point: (i, spoken) => two() || point(i, spoken),
+  pick: (i) => guarded(() => (two() ? pickRead(i) : pick(i))),
 });
+const readers = new Sentence($("readers"), $("heard"), {
+  point: (i, spoken) => point(i, spoken),
+  pick: (i) => guarded(() => pickReader(i)),
+});
+const second = new Second($("second"), $("kinds"), {
+  again: () => guarded(() => lookAt($("text").value)),
+  choose: (kind) => guarded(() => chooseKind(kind)),
+});
+const sides = () => state.look.kinds[state.kind].sides;
+const two = () => sides()[0] !== sides()[1];
+const reading = () => (two() ? readers : sentence);
 const grid = new Grid($("grid"), (layer, head) => guarded(() => choose(layer, head)));
 const ranking = new Ranking($("links"), $("more"), (layer, head) => guarded(() => choose(layer, head)));
 const heatmap = new Heatmap($("map"), {
@@ -41,15 +54,16 @@ async function lookAt(text, wish = {}) {
   const { signal } = asking;
   say("Looking…");
   $("main").setAttribute("aria-busy", "true");
-  const look = await api.look({ text, model: state.model }, signal);
+  const look = await api.look({ text, model: state.model, ...second.said(wish, state.look) }, signal);
   if (signal.aborted) return;
-  const kind = look.kinds[wish.kind] ? wish.kind : Object.keys(look.kinds)[0];
+  const kind = [wish.kind, state.kind, "cross", Object.keys(look.kinds)[0]].find((kind) => look.kinds[kind]);
   const shape = look.kinds[kind];
   const within = (n, size) => Math.min(Math.max(Number(n) || 0, 0), size - 1);
   Object.assign(state, { look, kind, query: null, key: null, links: null, pointed: null, chosen: null });
   state.layer = within(wish.layer ?? state.layer, shape.layers);
   state.head = within(wish.head ?? state.head, shape.heads);
   $("main").hidden = false;
+  second.show(look, kind);
   describe();
   grid.show(shape.layers, shape.heads);
   grid.select(state.layer, state.head);
@@ -59,11 +73,14 @@ async function lookAt(text, wish = {}) {
   const [query, key] = tokensOf(wish, look) ?? (await chosen.strongest(restingPlaces()));
   if (look !== state.look) return;
   Object.assign(state, { query, key });
-  sentence.show(look, query);
-  sentence.reveal(query);
+  $("readers").hidden = !two();
+  sentence.show(sideOf(look, sides()[1]), two() ? (key ?? 0) : query);
+  if (two()) readers.show(sideOf(look, sides()[0]), query);
+  reading().reveal(query);
   await show();
   $("main").setAttribute("aria-busy", "false");
-  say(`${look.tokens.length} tokens, ${shape.layers * shape.heads} heads`);
+  const target = look.target === undefined ? "" : ` read, ${look.target_tokens.length} written${look.written ? " by the model itself" : ""}`;
+  say(`${look.tokens.length} tokens${target}, ${shape.layers * shape.heads} heads`);
   await Promise.all([pictures, rank()]);
   remember();
 }
@@ -89,14 +106,15 @@ async function fetchHead() {
 
 /** The wish's link as tokens: indices, or words of the text. */
 function tokensOf({ reads, read }, look) {
-  const find = (place) => {
+  const find = (place, side) => {
     if (place === undefined || place === null || place === "") return null;
-    if (/^\d+$/.test(place)) return Number(place) < look.tokens.length ? Number(place) : null;
-    const i = look.tokens.findIndex((token) => token.trim().toLowerCase() === place.toLowerCase());
+    const { tokens } = sideOf(look, side);
+    if (/^\d+$/.test(place)) return Number(place) < tokens.length ? Number(place) : null;
+    const i = tokens.findIndex((token) => token.trim().toLowerCase() === place.toLowerCase());
     return i < 0 ? null : i;
   };
-  const query = find(reads);
-  return query === null ? null : [query, find(read)];
+  const query = find(reads, sides()[0]);
+  return query === null ? null : [query, find(read, sides()[1])];
 }
 
 // ── choosing ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -121,19 +139,42 @@ async function pick(i) {
   remember();
 }
 
+/** Another attention of the same look: the text's own, what is written's own, or how that reads the text. */
+async function chooseKind(kind) {
+  const { look } = state;
+  await lookAt(look.text, { kind, layer: 0, head: 0, target: look.written ? undefined : look.target });
+  second.focus();
+}
+
+/** In cross-attention the word that reads is clicked in one text, and what it reads in the other. */
+async function pickReader(i) {
+  Object.assign(state, { query: i, links: null });
+  await show();
+  await rank();
+  remember();
+}
+
+async function pickRead(i) {
+  state.key = i;
+  await show();
+  await rank();
+  remember();
+}
+
 /** In a decoder the later word reads the earlier one, whichever was clicked first; the status line says so. */
 function turnRound() {
   const { query, key, kind, look } = state;
   if (!look.kinds[kind].causal || key === null || key <= query) return;
   Object.assign(state, { query: key, key: query });
-  say(`“${sentence.short[key]}” comes later, so it is the reader: a decoder reads only what came before.`);
+  say(`“${reading().short[key]}” comes later, so it is the reader: a decoder reads only what came before.`);
 }
 
 async function pickCell(cell) {
   const [query, key] = await state.chosen.link(cell);
   Object.assign(state, { query, key });
   turnRound();
-  sentence.reveal(state.query);
+  reading().reveal(state.query);
+  if (two()) sentence.reveal(state.key);
   await show();
   await rank();
   remember();
@@ -182,7 +223,7 @@ function pointAtCell(cell, spoken) {
 function readOut(link, { spoken = false, weight = link && state.chosen.cell(link), block = [] } = {}) {
   const sizes = block.map(([from, to]) => to - from);
   const several = sizes.some((size) => size > 1) ? `, the strongest of ${sizes.join(" × ")}` : "";
-  const [reads, read] = (link ?? []).map((i) => sentence.short[i]);
+  const [reads, read] = link ? [reading().short[link[0]], sentence.short[link[1]]] : [];
   const nothing = state.chosen.whole ? "" : "pooled: each cell is the strongest of its block";
   $("readout").textContent = link ? `${reads} → ${read} ${written(weight)}${several}` : nothing;
   if (spoken) sentence.say($("readout").textContent);
@@ -190,9 +231,15 @@ function readOut(link, { spoken = false, weight = link && state.chosen.cell(link
 
 // ── showing ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
+/** The tokens where heads rest, of what reads and of what is read: the tokenizer's own, or a decoder's first. */
 const restingPlaces = () => {
   const { look, kind } = state;
-  return new Set(look.special.length || !look.kinds[kind].causal ? look.special : [0]);
+  const of = (side) => {
+    const { special } = sideOf(look, side);
+    return new Set(special.length || !look.kinds[kind].causal ? special : [0]);
+  };
+  const [rows, cols] = sides().map(of);
+  return { rows, cols };
 };
 
 async function show(spoken = false) {
@@ -201,20 +248,22 @@ async function show(spoken = false) {
   if (!chosen || reader === null) return;
   const weights = await chosen.row(reader);
   if (look !== state.look || reader !== (state.pointed ?? state.query) || chosen !== state.chosen) return;
-  const without = state.leaveOut ? restingPlaces() : new Set();
+  const without = state.leaveOut ? restingPlaces().cols : new Set();
   const full = chosen.full(without, weights);
-  const strongestThree = sentence.tint(reader, weights, { query: state.query, key: state.key, without, full });
+  const { query, key } = state;
+  const strongestThree = sentence.tint(two() ? null : reader, weights, { query: two() ? null : query, key, without, full });
+  if (two()) readers.mark({ reader, query, key: null });
   const { layer, head } = state;
-  const name = Object.assign(document.createElement("em"), { textContent: sentence.short[reader] });
+  const name = Object.assign(document.createElement("em"), { textContent: reading().short[reader] });
   $("caption").replaceChildren("What “", name, `” reads in layer ${layer}, head ${head}`);
   const read = strongestThree.map((i) => `${sentence.short[i]} ${written(weights[i])}`);
-  if (spoken) sentence.say(`${sentence.short[reader]} reads ${read.join(", ") || "nothing"}`);
+  if (spoken) sentence.say(`${reading().short[reader]} reads ${read.join(", ") || "nothing"}`);
 
   const { whole, height, rows } = chosen;
-  heatmap.show({ ...chosen, names: whole ? sentence.short : null });
+  heatmap.show({ ...chosen, names: whole ? { rows: reading().short, cols: sentence.short } : null });
   const band = [(reader * height) / rows, ((reader + 1) * height) / rows];
   heatmap.draw({ reader, read: strongestThree[0], band, without: whole ? without : new Set(), full: whole ? full : 1 });
-  $("map").setAttribute("aria-label", `Heat map of layer ${layer}, head ${head}: ${sentence.short[reader]} reads ${read.join(", ")}`);
+  $("map").setAttribute("aria-label", `Heat map of layer ${layer}, head ${head}: ${reading().short[reader]} reads ${read.join(", ")}`);
   $("whole-title").textContent = `Head ${layer}.${head}: rows read, columns are read`;
   if (!heatmap.cell) readOut(whole ? [reader, strongestThree[0] ?? 0] : null);
   drawLegend(full);
@@ -225,7 +274,7 @@ const drawn = { full: 1, leaveOut: false };
 
 function drawGrid(full = drawn.full) {
   Object.assign(drawn, { full, leaveOut: state.leaveOut });
-  const without = state.leaveOut ? restingPlaces() : new Set();
+  const without = state.leaveOut ? restingPlaces().cols : new Set();
   grid.draw(state.look.kinds[state.kind].cols, without, full);
 }
 
@@ -244,8 +293,8 @@ function drawLegend(full) {
 
 function titleRanking() {
   const { query, key, links } = state;
-  const names = sentence.short;
-  const parts = [query, key].map((i) => Object.assign(document.createElement("em"), { textContent: i === null ? "…" : names[i] }));
+  const said = [query === null ? "…" : reading().short[query], key === null ? "…" : sentence.short[key]];
+  const parts = said.map((textContent) => Object.assign(document.createElement("em"), { textContent }));
   $("ranked-title").replaceChildren("Heads by ", parts[0], " → ", parts[1]);
   $("ranked").classList.toggle("empty", !links);
 }
@@ -255,11 +304,15 @@ function describe() {
   const { look, kind } = state;
   const { layers, heads } = look.kinds[kind];
   $("facts").textContent = `${layers} layers × ${heads} heads`;
+  $("how").textContent = two()
+    ? "Point at a word that is written to see what it reads. Click it, and the word it reads, to rank all heads by that link."
+    : "Point at a word to see what it reads. Click two, the reader first, to rank all heads by that link.";
   $("heads-title").textContent = `All ${layers * heads} heads`;
   $("exact").textContent =
     `Exact weights, re-derived from q, k and the log-sum-exp of the ${look.kernel.startsWith("fused") ? "fused " : ""}kernel that ran. ` +
     `Model ${look.model} · kernel: ${look.kernel} · ${look.dtype} on ${look.device}.`;
-  const special = [...new Set(look.special.map((i) => look.tokens[i].trim()))];
+  const read = sideOf(look, sides()[1]);
+  const special = [...new Set(read.special.map((i) => read.tokens[i].trim()))];
   const names = special.length || !look.kinds[kind].causal ? special : ["the first token"];
   $("leave").hidden = names.length === 0;
   $("leave").lastElementChild.textContent = `Leave out ${names.join(" and ")}, rescale colours to the rest`;
@@ -274,9 +327,13 @@ function say(line, bad = false) {
 // ── the address holds the view ─────────────────────────────────────────────────────────────────────────────────────
 
 function remember() {
-  const { look, layer, head, query, key, leaveOut } = state;
+  const { look, kind, layer, head, query, key, leaveOut } = state;
   if (query === null) return;
-  const view = { model: look.model, text: look.text, layer, head, reads: query };
+  const view = { model: look.model, text: look.text };
+  if (look.target !== undefined) Object.assign(view, look.written ? {} : { target: look.target }, { kind });
+  if (look.source_language) view.from = look.source_language;
+  if (look.target_language) view.into = look.target_language;
+  Object.assign(view, { layer, head, reads: query });
   if (key !== null) view.read = key;
   if (leaveOut) view.without = "resting";
   history.replaceState(null, "", `#${new URLSearchParams(view)}`);
@@ -291,7 +348,7 @@ async function open() {
   $("choose-model").hidden = models.length < 2;
   state.leaveOut = $("leave-out").checked = view.without === "resting";
   $("text").value = view.text;
-  grow();
+  grow($("text"));
   await lookAt(view.text, view);
 }
 
@@ -304,9 +361,10 @@ async function guarded(work) {
   } catch (mistake) {
     if (mistake.name === "AbortError") return;
     if (mistake.forgotten && state.look) {
-      const { look, layer, head, query, key } = state;
+      const { look, kind, layer, head, query, key } = state;
       state.look = null;
-      return guarded(() => lookAt(look.text, { layer, head, reads: String(query), read: String(key ?? "") }));
+      const target = look.written ? undefined : look.target;
+      return guarded(() => lookAt(look.text, { target, kind, layer, head, reads: String(query), read: String(key ?? "") }));
     }
     $("main").setAttribute("aria-busy", "false");
     $("main").hidden = !state.look; // nothing was seen yet: no empty frames under the message
@@ -315,25 +373,21 @@ async function guarded(work) {
   }
 }
 
-/** As many lines as the text needs, up to a handful. */
-function grow() {
-  const box = $("text");
-  box.style.height = "auto";
-  box.style.height = `${Math.min(box.scrollHeight + 2, 112)}px`;
-}
-
 $("form").addEventListener("submit", (event) => {
   event.preventDefault();
   guarded(() => lookAt($("text").value));
 });
-$("text").addEventListener("input", grow);
-$("text").addEventListener("keydown", (event) => {
-  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
-  event.preventDefault();
-  $("form").requestSubmit();
-});
+for (const box of [$("text"), $("target")]) {
+  box.addEventListener("input", () => grow(box));
+  box.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    $("form").requestSubmit();
+  });
+}
 $("model").addEventListener("change", () => {
   state.model = $("model").value;
+  second.hide(); // another model's second text and languages are not this one's
   guarded(() => lookAt($("text").value));
 });
 $("leave-out").addEventListener("change", () => {
@@ -342,7 +396,7 @@ $("leave-out").addEventListener("change", () => {
   remember();
 });
 addEventListener("hashchange", () => guarded(open));
-addEventListener("resize", grow);
+addEventListener("resize", () => [$("text"), $("target")].forEach(grow));
 onTheme(() => {
   if (!state.look) return;
   drawn.full = null;

@@ -52,10 +52,11 @@ export class Head {
     return [rows[0] + Math.floor(best / shape[1]), cols[0] + (best % shape[1])];
   }
 
-  /** The strongest link that neither rests on one of these tokens nor on itself. */
-  async strongest(resting) {
+  /** The strongest link that rests on none of these tokens, nor, in one text, on itself. */
+  async strongest({ rows, cols }) {
     const { cells } = await api.top(this.look, this.place, 1000);
-    const cell = cells.find(({ row, column }) => row !== column && !resting.has(row) && !resting.has(column));
+    const own = this.place.kind !== "cross";
+    const cell = cells.find(({ row, column }) => !(own && row === column) && !rows.has(row) && !cols.has(column));
     return cell ? [cell.row, cell.column] : [Math.min(1, this.rows - 1), null];
   }
 

@@ -16,7 +16,7 @@ export class Heatmap {
     canvas.addEventListener("blur", () => this.#point(null));
   }
 
-  /** `height`×`width` weights, of which `names` are the words if there is a cell for each. */
+  /** `height`×`width` weights, of which `names` ({ rows, cols }) are the words if there is a cell for each. */
   show({ data, height, width, names, special }) {
     if (height !== this.height || width !== this.width) this.cell = null;
     Object.assign(this, { data, height, width, names, special });
@@ -45,9 +45,9 @@ export class Heatmap {
     pen.font = this.font = `${style.fontSize} ${style.fontFamily}`;
     const room = size / Math.max(this.width, this.height);
     this.labelled = this.names && room >= LABELLED;
-    const longest = this.labelled ? Math.max(...this.names.map((name) => pen.measureText(name).width)) : 0;
-    this.left = this.labelled ? Math.min(Math.ceil(longest) + 10, size * 0.3) : 0;
-    this.top = this.labelled ? Math.min(Math.ceil(longest * 0.72) + 14, size * 0.3) : 0;
+    const longest = (names) => Math.max(...names.map((name) => pen.measureText(name).width));
+    this.left = this.labelled ? Math.min(Math.ceil(longest(this.names.rows)) + 10, size * 0.3) : 0;
+    this.top = this.labelled ? Math.min(Math.ceil(longest(this.names.cols) * 0.72) + 14, size * 0.3) : 0;
     const most = this.labelled ? 30 : Infinity;
     this.slant = this.labelled ? Math.min(this.top * 0.9, 30) : 0; // the last slanted word leans out to the right
     this.side = Math.min(most, (size - this.left - this.slant) / this.width, (size - 2) / this.height);
@@ -81,12 +81,14 @@ export class Heatmap {
     const [row, col] = this.cell ?? [this.look.reader, this.look.read];
     pen.font = this.font;
     pen.textBaseline = "middle";
-    this.names.forEach((name, i) => {
-      const middle = (i + 0.5) * this.side;
+    this.names.rows.forEach((name, i) => {
       pen.textAlign = "right";
       pen.fillStyle = i === row ? style.color : soft;
       pen.font = i === row ? `600 ${this.font}` : this.font;
-      pen.fillText(name, this.left - 7, this.top + middle, this.left - 7);
+      pen.fillText(name, this.left - 7, this.top + (i + 0.5) * this.side, this.left - 7);
+    });
+    this.names.cols.forEach((name, i) => {
+      const middle = (i + 0.5) * this.side;
       pen.save();
       pen.translate(this.left + middle, this.top - 7);
       pen.rotate(-Math.PI / 4);

@@ -14,13 +14,19 @@ export function written(weight) {
   return weight >= 0.001 ? weight.toFixed(3) : weight === 0 ? "0" : weight.toExponential(0);
 }
 
+/** One text of a look, "text" or "target": its words, where they stood, and which tokens are the tokenizer's own. */
+export function sideOf(look, name) {
+  if (name === "target") return { text: look.target, tokens: look.target_tokens, offsets: look.target_offsets, special: look.target_special };
+  return { text: look.text, tokens: look.tokens, offsets: look.offsets, special: look.special };
+}
+
 /** What each token looks like: the text it stands for, or its own name where it stands for none. */
-export function namesOf(look) {
-  const characters = [...look.text];
-  const special = new Set(look.special);
-  return look.tokens.map((label, i) => {
-    const [start, end] = look.offsets[i];
-    const again = i > 0 && look.offsets[i - 1][0] === start && look.offsets[i - 1][1] === end;
+export function namesOf(side) {
+  const characters = [...side.text];
+  const special = new Set(side.special);
+  return side.tokens.map((label, i) => {
+    const [start, end] = side.offsets[i];
+    const again = i > 0 && side.offsets[i - 1][0] === start && side.offsets[i - 1][1] === end;
     const text = special.has(i) || again || UNKNOWN.test(label) ? label : characters.slice(start, end).join("");
     return text.trim() || label.replace(/\n/g, "↵").trim() || "␣";
   });
@@ -30,8 +36,8 @@ export function namesOf(look) {
 const short = (name) => ([...name].length > 18 ? `${[...name].slice(0, 17).join("")}…` : name);
 
 /** Whether a token goes on with the word of the token before it. */
-function goesOn(look, characters, i) {
-  const [[from, before], [start]] = [look.offsets[i - 1], look.offsets[i]];
+function goesOn(side, characters, i) {
+  const [[from, before], [start]] = [side.offsets[i - 1], side.offsets[i]];
   return before > from && before === start && /\S/.test(characters[start] ?? " ") && /\S/.test(characters[start - 1]);
 }
 
@@ -53,19 +59,20 @@ export class Sentence {
     element.addEventListener("keydown", (event) => this.#move(event, index(event)));
   }
 
-  show(look, around = 0) {
-    this.look = look;
-    this.names = namesOf(look);
+  /** Show one text of a look (`sideOf`), from about a token on where it is long. */
+  show(side, around = 0) {
+    this.side = side;
+    this.names = namesOf(side);
     this.short = this.names.map(short);
-    this.special = new Set(look.special);
-    const count = look.tokens.length;
+    this.special = new Set(side.special);
+    const count = side.tokens.length;
     this.first = count <= WINDOW ? 0 : Math.max(0, Math.min(around - WINDOW / 2, count - WINDOW));
     const last = Math.min(count, this.first + WINDOW);
     this.tokens.clear();
     const words = [];
-    const characters = [...look.text];
+    const characters = [...side.text];
     for (let i = this.first; i < last; i++) {
-      if (i === this.first || this.special.has(i) || !goesOn(look, characters, i)) words.push(Object.assign(document.createElement("span"), { className: "word" }));
+      if (i === this.first || this.special.has(i) || !goesOn(side, characters, i)) words.push(Object.assign(document.createElement("span"), { className: "word" }));
       words.at(-1).append(this.#token(i));
     }
     this.element.replaceChildren(...words);
@@ -76,7 +83,7 @@ export class Sentence {
 
   /** Bring a token of a long text to where it can be seen. */
   reveal(i) {
-    if (!this.tokens.has(i)) this.show(this.look, i);
+    if (!this.tokens.has(i)) this.show(this.side, i);
     const { offsetTop, offsetHeight } = this.tokens.get(i);
     if (this.element.dataset.size === "long") this.element.scrollTop = offsetTop - (this.element.clientHeight - offsetHeight) / 2;
   }
@@ -92,12 +99,19 @@ export class Sentence {
       token.lastChild.textContent = numbered.has(i) ? written(weights[i]) : "";
       token.classList.toggle("strongest", i === order[0]);
       token.classList.toggle("left", left);
+    }
+    this.mark({ reader, query, key });
+    return order.slice(0, 3).filter((i) => weights[i] > 0);
+  }
+
+  /** Frame the token that reads, and those of the chosen link; null where one stands in another text. */
+  mark({ reader, query, key }) {
+    for (const [i, token] of this.tokens) {
       token.classList.toggle("reader", i === reader);
       token.classList.toggle("query", i === query);
       token.classList.toggle("key", i === key);
       token.setAttribute("aria-pressed", String(i === query || i === key));
     }
-    return order.slice(0, 3).filter((i) => weights[i] > 0);
   }
 
   say(line) {
@@ -116,7 +130,7 @@ export class Sentence {
     token.tabIndex = -1;
     token.className = this.special.has(i) ? "token special" : "token";
     token.dataset.token = i;
-    token.title = `token ${i}: ${this.look.tokens[i]}`;
+    token.title = `token ${i}: ${this.side.tokens[i]}`;
     this.tokens.set(i, token);
     return token;
   }

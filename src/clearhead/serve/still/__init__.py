@@ -13,19 +13,21 @@ import hashlib
 import html
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from clearhead.errors import LensError
+from clearhead.errors import InputError, LensError, OutsideError
+from clearhead.lens.given import described, sort_of
+from clearhead.lens.index import index
 from clearhead.lens.look import Look
 from clearhead.lens.seen import Kind
-from clearhead.lens.ways_out.outputs import check_path, whole_or_nothing
+from clearhead.lens.ways_out.outputs import check_ending, check_path, whole_or_nothing
 from clearhead.serve.facts import Readable, facts_of
 from clearhead.serve.still.payload import COARSEST, FINEST, Packed, pack, size
 
@@ -56,9 +58,13 @@ class Opening:
     key: int | None = None
 
 
-def write(path: Path, lm: Readable, seen: Look, opening: Opening) -> int:
-    """Write the page, all of it or nothing; returns its bytes. Raises LensError where that cannot be."""
+def write(path: str | os.PathLike[str], lm: Readable, seen: Look, opening: Opening) -> int:
+    """Write the page, all of it or nothing; returns its bytes.
+
+    Raises LensError where that cannot be, OutsideError for an opening on a head or a token that is not there.
+    """
     where = check_path(path, "page", "look.html")
+    check_ending(where, ("html", "htm"), "page")
     page = render(lm, seen, opening)
     with whole_or_nothing(where) as out:
         out.write(page)
@@ -67,6 +73,7 @@ def write(path: Path, lm: Readable, seen: Look, opening: Opening) -> int:
 
 def render(lm: Readable, seen: Look, opening: Opening) -> bytes:
     """The page itself."""
+    _check(lm, seen, opening)
     packed = fitted(seen)
     facts = {**facts_of(lm, seen), **_names(seen), "opening": vars(opening), "bits": packed.bits, "error": packed.error}
     style, script = _read("page.css"), "{\n" + "\n".join(map(_read, SCRIPTS)) + "}\n"
@@ -85,6 +92,23 @@ def render(lm: Readable, seen: Look, opening: Opening) -> bytes:
 
     before, after = _read("page.html").split("{{calls}}")
     return codecs.BOM_UTF16_LE + filled(before) + b"".join(_calls(packed)) + filled(after)
+
+
+def _check(lm: Readable, seen: Look, opening: Opening) -> None:
+    """Raise where there is no look to show, or what the page opens on is not in it."""
+    if not isinstance(seen, Look):
+        raise InputError(f"a page shows a look; {described(seen)}.")
+    if not isinstance(getattr(lm, "name", None), str):
+        raise InputError(f"the page says which model it was; give what clearhead.load gave, not {sort_of(lm)}.")
+    if not isinstance(opening, Opening):
+        raise InputError(f"{sort_of(opening)} is no opening; give Opening(kind, layer, head).")
+    for kind in seen.kinds:
+        if seen.seen.layers(kind) != tuple(range(seen.n_layers(kind))):
+            raise LensError("a page shows all layers, and some were not kept; look again without layers=….")
+    m = seen.map(opening.layer, opening.head, opening.kind)
+    for token, there, word in ((opening.query, m.shape[0], "query"), (opening.key, m.shape[1], "key")):
+        if token is not None and not 0 <= index(token, f"a {word}") < there:
+            raise OutsideError(f"{word} {token} is outside {m.name}, which has {there}; choose 0…{there - 1}.")
 
 
 def fitted(seen: Look) -> Packed:
