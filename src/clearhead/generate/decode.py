@@ -34,12 +34,12 @@ def generate_ids(
 ) -> Int[Tensor, "Bn Tn"]:
     """The texts with what the model adds to them: (B, T + n); of beam search, `num_return_sequences` rows for each.
 
-    model: a Decoder, a RecurrentLanguageModel, or an EncoderDecoder, whose `ids` are the source; what comes back is
-    then the target, from the token that the decoder starts with. ids: one row a text, shorter ones padded on the left
-    (a source on either side), where `attention_mask` is 0. A padded text gets what it would get alone. settings: how
-    ids are chosen; changes: its fields by name, `generate_ids(model, ids, max_new_tokens=20, num_beams=4)`. Texts that
-    ended are filled with the padding id until all have. use_cache: False reads the whole text again for each id: the
-    slow twin.
+    model: a Decoder, a RecurrentLanguageModel, or a translator (EncoderDecoder, RecurrentTranslator), whose `ids` are
+    the source; what comes back is then the target, from the token that the decoder starts with. ids: one row a text,
+    shorter ones padded on the left (a source on either side), where `attention_mask` is 0. A padded text gets what it
+    would get alone. settings: how ids are chosen; changes: its fields by name, `generate_ids(model, ids,
+    max_new_tokens=20, num_beams=4)`. Texts that ended are filled with the padding id until all have. use_cache: False
+    reads the whole text again for each id: the slow twin.
 
     The draws have a generator of their own: torch's global one is neither read nor moved. No gradients, no dropout.
 

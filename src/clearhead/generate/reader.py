@@ -15,10 +15,12 @@ from clearhead.model.config import LanguageModel, MaskedLanguageModel
 from clearhead.model.embedding import check_vocabulary
 from clearhead.model.modes import without_dropout
 from clearhead.model.recurrent import RecurrentConfig, RecurrentLanguageModel
+from clearhead.model.recurrent_translator import RecurrentTranslator, RecurrentTranslatorConfig
 from clearhead.model.rows import check_gaps, real_tokens
 from clearhead.model.transformer import Decoder, EncoderDecoder, Output, Transformer
 
-Writer = Decoder | EncoderDecoder | RecurrentLanguageModel
+Translator = EncoderDecoder | RecurrentTranslator
+Writer = Decoder | Translator | RecurrentLanguageModel
 
 
 class Reader:
@@ -47,8 +49,9 @@ class Reader:
         ids, real = ids.to(device), real.to(device)
         _check_texts(real)
         self.source: tuple[Tensor, Tensor] = ids, real
-        if isinstance(self.model, EncoderDecoder):
-            check_gaps(self.model.encoder.config, real)
+        if isinstance(self.model, Translator):
+            if isinstance(self.model, EncoderDecoder):
+                check_gaps(self.model.encoder.config, real)
             begin = decoder_start if decoder_start is not None else _begin(self.model)
             self.start = ids.new_full((ids.shape[0], 1), begin)
             check_vocabulary(self.start, self.vocab_size)
@@ -64,7 +67,9 @@ class Reader:
     def vocab_size(self) -> int:
         """How many ids there are to choose from; an encoder-decoder's source may be of another vocabulary."""
         config = self.model.config
-        return config.vocab_size if isinstance(config, RecurrentConfig) else config.target_vocab_size
+        if isinstance(config, RecurrentConfig | RecurrentTranslatorConfig):
+            return config.vocab_size
+        return config.target_vocab_size
 
     def room(self, settings: GenerationSettings) -> int:
         """How many ids may be added. Raises ContextError where those that were asked for do not fit the positions.
@@ -91,7 +96,7 @@ class Reader:
 
     def _free(self) -> int | None:
         """How many tokens fit behind the start; None where positions have no end (relative biases reach any length)."""
-        if isinstance(self.model, RecurrentLanguageModel):
+        if isinstance(self.model, RecurrentLanguageModel | RecurrentTranslator):
             return None
         config = self.model.config
         if isinstance(self.model, EncoderDecoder) and config.encoder is not None and config.encoder.bounded:
@@ -106,7 +111,7 @@ class Reader:
         return config.context - int(self.start_real.sum(dim=1).max())
 
     def _no_room(self, new: int, free: int) -> ContextError:
-        assert not isinstance(self.model, RecurrentLanguageModel)
+        assert not isinstance(self.model, RecurrentLanguageModel | RecurrentTranslator)
         context = self.model.config.context
         length = context - free
         if free <= 0:
@@ -141,7 +146,7 @@ class Reader:
             return last if last.dtype == torch.float64 else last.float()
 
     def _call(self, ids: Int[Tensor, "B n"], real: Bool[Tensor, "B n"]) -> Output:
-        if isinstance(self.model, EncoderDecoder):
+        if isinstance(self.model, Translator):
             source, source_real = self.source
             if self._memory is None:
                 self._memory = self.model.encode(source, attention_mask=source_real)
@@ -158,13 +163,13 @@ class Reader:
 
 
 def _writer(model: nn.Module) -> Writer:
-    if isinstance(model, RecurrentLanguageModel):
+    if isinstance(model, RecurrentLanguageModel | RecurrentTranslator):
         return model
     if not isinstance(model, Decoder | EncoderDecoder):
         what = "reads both ways" if isinstance(model, Transformer) else "is none of ours"
         raise InputError(
-            f"{type(model).__name__} {what}: it has no next token to give; take a Decoder, an EncoderDecoder or a "
-            "RecurrentLanguageModel."
+            f"{type(model).__name__} {what}: it has no next token to give; take a Decoder, an EncoderDecoder, a "
+            "RecurrentLanguageModel or a RecurrentTranslator."
         )
     if not isinstance(model.config.head, LanguageModel | MaskedLanguageModel):
         head = type(model.config.head).__name__ if model.config.head is not None else "no head"
@@ -172,7 +177,7 @@ def _writer(model: nn.Module) -> Writer:
     return model
 
 
-def _begin(model: EncoderDecoder) -> int:
+def _begin(model: Translator) -> int:
     """The token that the decoder starts from; as in transformers, the one that begins a text where none is named."""
     tokens = model.config.tokens
     begin = tokens.decoder_start if tokens.decoder_start is not None else tokens.bos

@@ -6,7 +6,7 @@ One state is carried from token to token; nothing is read again. The lab measure
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,7 +21,7 @@ from clearhead.model.rows import real_tokens
 from clearhead.model.transformer import Output
 
 Cell = Literal["rnn", "lstm", "gru"]
-State = Float[Tensor, "L B C"] | tuple[Float[Tensor, "L B C"], Float[Tensor, "L B C"]]
+State = Float[Tensor, "L B Ch"] | tuple[Float[Tensor, "L B Ch"], Float[Tensor, "L B Ch"]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,15 @@ class RecurrentConfig:
             raise ConfigError(f"RecurrentConfig.n_layers={self.n_layers} is above 256; choose fewer.")
 
 
+def cell_of(
+    cell: Cell, d_in: int, d_out: int, n_layers: int, dropout: float, *, bidirectional: bool = False
+) -> nn.RNNBase:
+    """PyTorch's layers of this cell; dropout is between them, so there is none where there is one layer."""
+    kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[cell]
+    between = dropout if n_layers > 1 else 0.0
+    return kind(d_in, d_out, n_layers, batch_first=True, dropout=between, bidirectional=bidirectional)
+
+
 class RecurrentState:
     """What has been read so far, in one state; the recurrent models' place for a cache."""
 
@@ -68,9 +77,7 @@ class RecurrentLanguageModel(nn.Module):
         super().__init__()
         self.config = config
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
-        kind = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}[config.cell]
-        dropout = config.dropout if config.n_layers > 1 else 0.0
-        self.cell = kind(config.d_model, config.d_model, config.n_layers, batch_first=True, dropout=dropout)
+        self.cell = cell_of(config.cell, config.d_model, config.d_model, config.n_layers, config.dropout)
         self.head = None if config.tied else nn.Linear(config.d_model, config.vocab_size, bias=False)
         nn.init.normal_(self.tokens.weight, std=config.d_model**-0.5)
 
@@ -96,46 +103,63 @@ class RecurrentLanguageModel(nn.Module):
         real, padded = real_tokens(input_ids, attention_mask)
         check_vocabulary(input_ids, self.config.vocab_size)
         x: Tensor = self.tokens(input_ids)
-        before = self._before(cache, input_ids.shape[0])
-        hidden, state = self._read_real(x, real, before) if padded else self.cell(x, before)
+        before = state_of(cache, self.config, input_ids.shape[0])
+        hidden, state = read_real(self.cell, x, real, before) if padded else self.cell(x, before)
         if cache is not None:
             cache.value, cache.length = state, cache.length + input_ids.shape[1]
         table = self.tokens.weight if self.head is None else self.head.weight
         return Output(hidden, F.linear(hidden[:, -1:] if last_only else hidden, table))
 
-    def _before(self, cache: RecurrentState | None, batch: int) -> State | None:
-        """The state that the cache holds. Raises InputError where another model, or another batch, left it there."""
-        if cache is None:
-            return None
-        if not isinstance(cache, RecurrentState):
-            raise InputError(f"cache is a {type(cache).__name__}; begin one with this model's new_cache().")
-        if cache.value is None:
-            return None
-        pair = isinstance(cache.value, tuple)
-        shape = tuple((cache.value[0] if isinstance(cache.value, tuple) else cache.value).shape)
-        if pair != (self.config.cell == "lstm") or shape[::2] != (self.config.n_layers, self.config.d_model):
-            raise InputError("the cache holds the state of another model; begin one with this model's new_cache().")
-        if shape[1] != batch:
-            raise InputError(
-                f"the cache holds a batch of {shape[1]} and the ids are a batch of {batch}; "
-                "begin one with new_cache() for a new batch."
-            )
-        return cache.value
 
-    def _read_real(
-        self, x: Float[Tensor, "B T C"], real: Bool[Tensor, "B T"], before: State | None
-    ) -> tuple[Float[Tensor, "B T C"], State]:
-        """The cell over the real tokens alone: brought to the front, read as a packed sequence, and put back."""
-        order = (~real).long().argsort(dim=1, stable=True)[..., None].expand_as(x)
-        lengths = real.sum(dim=1)
-        packed = pack_padded_sequence(
-            x.gather(1, order), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+@runtime_checkable
+class _Shape(Protocol):
+    """What a state's shape hangs on."""
+
+    @property
+    def cell(self) -> Cell: ...
+    @property
+    def n_layers(self) -> int: ...
+    @property
+    def d_model(self) -> int: ...
+
+
+def state_of(cache: RecurrentState | None, config: _Shape, batch: int) -> State | None:
+    """The state that the cache holds. Raises InputError where another model, or another batch, left it there."""
+    if cache is None:
+        return None
+    if not isinstance(cache, RecurrentState):
+        raise InputError(f"cache is a {type(cache).__name__}; begin one with this model's new_cache().")
+    if cache.value is None:
+        return None
+    pair = isinstance(cache.value, tuple)
+    shape = tuple((cache.value[0] if isinstance(cache.value, tuple) else cache.value).shape)
+    if pair != (config.cell == "lstm") or shape[::2] != (config.n_layers, config.d_model):
+        raise InputError("the cache holds the state of another model; begin one with this model's new_cache().")
+    if shape[1] != batch:
+        raise InputError(
+            f"the cache holds a batch of {shape[1]} and the ids are a batch of {batch}; "
+            "begin one with new_cache() for a new batch."
         )
-        out, after = self.cell(packed, before)
-        front, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
-        hidden = torch.zeros_like(front).scatter(1, order, front).masked_fill(~real[..., None], 0.0)
-        read = (lengths > 0)[None, :, None]  # a text of nothing but padding: the cell read one of it, in vain
-        if isinstance(after, tuple):
-            h, c = before if isinstance(before, tuple) else (torch.zeros_like(after[0]), torch.zeros_like(after[1]))
-            return hidden, (torch.where(read, after[0], h), torch.where(read, after[1], c))
-        return hidden, torch.where(read, after, before if isinstance(before, Tensor) else torch.zeros_like(after))
+    return cache.value
+
+
+def read_real(
+    cell: nn.RNNBase, x: Float[Tensor, "B T C"], real: Bool[Tensor, "B T"], before: State | None
+) -> tuple[Float[Tensor, "B T _"], State]:
+    """The cell over the real tokens alone: brought to the front, read as a packed sequence, and put back.
+
+    Padding leaves the state as it was, and its own vectors are 0. Read from both sides, each begins at its first token.
+    """
+    order = (~real).long().argsort(dim=1, stable=True)[..., None]
+    lengths = real.sum(dim=1)
+    packed = pack_padded_sequence(
+        x.gather(1, order.expand_as(x)), lengths.clamp(min=1).cpu(), batch_first=True, enforce_sorted=False
+    )
+    out, after = cell(packed, before)
+    front, _ = pad_packed_sequence(out, batch_first=True, total_length=x.shape[1])
+    hidden = torch.zeros_like(front).scatter(1, order.expand_as(front), front).masked_fill(~real[..., None], 0.0)
+    read = (lengths > 0)[None, :, None]  # a text of nothing but padding: the cell read one of it, in vain
+    if isinstance(after, tuple):
+        h, c = before if isinstance(before, tuple) else (torch.zeros_like(after[0]), torch.zeros_like(after[1]))
+        return hidden, (torch.where(read, after[0], h), torch.where(read, after[1], c))
+    return hidden, torch.where(read, after, before if isinstance(before, Tensor) else torch.zeros_like(after))

@@ -1,0 +1,1 @@
+"""The lab: claims about Transformers, each measured. One file a claim; `examples/` runs them."""
