@@ -6,21 +6,25 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from clearhead.errors import ConfigError
-from clearhead.train import state
-from clearhead.train.distributed import processes
+from clearhead.train import sharded, state
+from clearhead.train.distributed import Processes, _met, processes
 from tests.conftest import ROOT
+from tests.train.support import tiny
 from tests.train.together import main
 
 
-def torchrun(n: int, folder: Path, how: str, steps: int, stop: int) -> None:
+def torchrun(n: int, script: str, *arguments: object) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-    command += [str(Path(__file__).with_name("together.py")), str(folder), how, str(steps), str(stop)]
+    command += [str(Path(__file__).with_name(script)), *map(str, arguments)]
     environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -37,6 +41,14 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> list[list[float]]:
     return curve(folder)
 
 
+def weights(run: Path) -> Mapping[str, torch.Tensor]:
+    newest = state.newest(run)
+    assert newest is not None
+    if state.is_sharded(newest):
+        return sharded.load(newest, tiny(), Processes("alone"), what=("model",)).model
+    return state.load(newest).model
+
+
 def agrees(one: list[list[float]], other: list[list[float]]) -> None:
     assert len(one) == len(other)
     for a, b in zip(one, other, strict=True):
@@ -46,35 +58,62 @@ def agrees(one: list[list[float]], other: list[list[float]]) -> None:
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_have_the_curve_of_one(tmp_path: Path, how: str, alone: list[list[float]]) -> None:
-    """And a run that they saved goes on with one."""
-    torchrun(2, tmp_path, how, 8, 5)
+    """And a run that they saved, each its part where the model is divided up, goes on with one."""
+    torchrun(2, "together.py", tmp_path, how, 8, 5, "sharded" if how == "fsdp" else "whole")
+    assert len(list(tmp_path.glob("step-00000005/shard-*"))) == (2 if how == "fsdp" else 0)
     main(tmp_path, "alone", 8, 8)
     agrees(curve(tmp_path), alone)
 
 
+@pytest.mark.parametrize("how", ["ddp", "fsdp"])
+def test_muon_gathers_matrices_that_are_divided_up(tmp_path: Path, how: str) -> None:
+    """Its rows may lie with two processes: what is made orthogonal is the whole matrix."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder in (one, two):
+        folder.mkdir()
+    main(one, "alone", 6, 6, "whole", "muon")
+    torchrun(2, "together.py", two, how, 6, 3, "whole", "muon")
+    main(two, "alone", 6, 6, "whole", "muon")
+    agrees(curve(two), curve(one))
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("kind", ["whole", "sharded"])
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_a_run_of_two_goes_on_with_two_bit_for_bit_and_with_three(
-    tmp_path: Path, how: str, alone: list[list[float]]
+    tmp_path: Path, how: str, kind: str, alone: list[list[float]]
 ) -> None:
     straight, killed, three = (tmp_path / name for name in ("straight", "killed", "three"))
     for folder in (straight, killed, three):
         folder.mkdir()
-    torchrun(2, straight, how, 8, 8)
-    torchrun(2, killed, how, 8, 3)
-    torchrun(2, killed, how, 8, 8)
+    torchrun(2, "together.py", straight, how, 8, 8, kind)
+    torchrun(2, "together.py", killed, how, 8, 3, kind)
+    torchrun(2, "together.py", killed, how, 8, 8, kind)
     assert curve(killed) == curve(straight)
-    a, b = (state.newest(folder) for folder in (straight, killed))
-    assert a is not None and b is not None
-    first, second = state.load(a).model, state.load(b).model
+    first, second = (weights(folder) for folder in (straight, killed))
     assert all(torch.equal(first[name], second[name]) for name in first)
-    torchrun(2, three, how, 8, 3)
-    torchrun(3, three, how, 8, 8)
+    torchrun(2, "together.py", three, how, 8, 3, kind)
+    torchrun(3, "together.py", three, how, 8, 8, kind)
     agrees(curve(three), alone)
 
 
-def test_several_processes_need_torchrun() -> None:
+def test_several_processes_need_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="torchrun"), processes("ddp"):
         pass
+    with monkeypatch.context() as patch:
+        patch.setenv("WORLD_SIZE", "2"), patch.setenv("RANK", "0")
+        with pytest.raises(ConfigError, match="'alone', and torchrun has started 2"), processes("alone"):
+            pass
     with processes() as one:
         assert one.size == 1 and one.first and one.how == "alone"
+
+
+def test_processes_that_are_started_again_do_not_meet_the_dead() -> None:
+    """torchrun keeps its store: what the processes before have said is still there."""
+    store = dist.HashStore()
+    names = []
+    for _ in range(2):
+        with ThreadPoolExecutor(3) as threads:
+            met = [threads.submit(_met, store, rank, 3) for rank in range(3)]
+            names.append({each.result(timeout=30) for each in met})
+    assert all(len(each) == 1 for each in names) and names[0] != names[1]

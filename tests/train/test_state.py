@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import errno
-import multiprocessing
 import os
 import random
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ import torch
 from clearhead.errors import CheckpointError, TrainingError
 from clearhead.train import state
 from clearhead.train.state import State
+from tests.train.killing import killed_while_writing
 from tests.train.writer import write
 
 
@@ -102,22 +101,10 @@ def test_the_generators_go_on_where_they_were() -> None:
 @pytest.mark.parametrize("kills", [20, pytest.param(200, marks=pytest.mark.slow)])
 def test_killed_at_any_instant(tmp_path: Path, kills: int) -> None:
     """SIGKILL while it writes: what was said to be saved is there, whole; nobody has to lend a hand."""
-    processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.train.writer"])
     chance = random.Random(0)
     last, inside = -1, 0
     for _ in range(kills):
-        ours, its = processes.Pipe(duplex=False)
-        process = processes.Process(target=write, args=(tmp_path, last + 1, its), daemon=True)
-        process.start()
-        its.close()
-        promised = ours.recv()  # it has begun to write
-        process.join(chance.uniform(0, 0.03))
-        process.kill()
-        process.join()
-        with suppress(EOFError):
-            while True:
-                promised = ours.recv()
+        promised = killed_while_writing(write, tmp_path, last + 1, chance.uniform(0, 0.03))
         inside += any(path.suffix == ".tmp" for path in tmp_path.iterdir())
         folder = state.newest(tmp_path)
         assert folder is not None

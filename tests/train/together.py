@@ -1,4 +1,5 @@
-"""What one of several processes runs: `torchrun … tests/train/together.py FOLDER HOW STEPS [WHERE TO STOP]`."""
+"""What one of several processes runs: `torchrun … tests/train/together.py FOLDER HOW STEPS STOP [KIND]`. It stops
+after STOP of the STEPS; KIND is of its checkpoints, whole or sharded."""
 
 from __future__ import annotations
 
@@ -15,9 +16,10 @@ from clearhead.train.batch import Batch
 from clearhead.train.data.order import share
 from clearhead.train.distributed import Processes, processes
 from clearhead.train.loop import Loop, Trainer
-from clearhead.train.optimiser import AdamW
+from clearhead.train.optimiser import AdamW, Muon
 from clearhead.train.precision import Chosen
 from clearhead.train.schedules import Constant
+from clearhead.train.state import Sharded, Whole
 from tests.train.support import Random, tiny
 
 
@@ -43,23 +45,26 @@ class Shared:
         raise AssertionError("a step says it all")
 
 
-def main(folder: Path, how: str, steps: int, stop: int, parts: int = 2) -> None:
+def main(folder: Path, how: str, steps: int, stop: int, kind: str = "whole", by: str = "adamw") -> None:
     with processes(how) as together:  # type: ignore[arg-type]
-        loop = Loop(steps=steps, schedule=Constant(), optimiser=AdamW(rate=0.01))
-        one = Trainer(
-            tiny(), Shared(together, parts), loop, precision=Chosen(torch.float32, "a test"), processes=together
-        )
-        if (newest := state.newest(folder)) is not None:
+        checkpoints = Sharded() if kind == "sharded" else Whole()
+        optimiser = AdamW(rate=0.01) if by == "adamw" else Muon(rate=0.01)
+        loop = Loop(steps=steps, schedule=Constant(), optimiser=optimiser, checkpoints=checkpoints)
+        one = Trainer(tiny(), Shared(together, 2), loop, precision=Chosen(torch.float32, "a test"), processes=together)
+        if (newest := state.newest(folder, processes=together)) is not None:
             one.resume(newest)
         for step in one.steps():
             if together.first:
                 with (folder / "losses.jsonl").open("a") as file:
                     file.write(json.dumps([step.step, step.loss, step.norm, step.n_tokens]) + "\n")
+            if one.done == stop - 1:
+                one.save(folder)  # a sharded one is written while the next step changes the weights
             if one.done == stop:
                 break
         one.save(folder)
+        one.settle()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from clearhead.train import state
+from clearhead.train import sharded, state
+from clearhead.train.distributed import Processes
 
 
 def write(run: Path, first: int, said: Connection) -> None:
@@ -17,4 +18,14 @@ def write(run: Path, first: int, said: Connection) -> None:
         state.save(
             run, state.State(step=step, tokens=step, model=big, optimiser=big, random=[state.random_state()], data=[{}])
         )
+        said.send(step)
+
+
+def write_sharded(run: Path, first: int, said: Connection) -> None:
+    """The same, in a thread of DCP's."""
+    big = {"w": torch.zeros(50_000)}
+    for step in range(first, first + 10_000):
+        big["w"][:] = step
+        moment = state.State(step=step, tokens=step, model=big, optimiser=big, random=[state.random_state()], data=[{}])
+        sharded.begin(run, moment, Processes("alone")).wait()
         said.send(step)

@@ -7,7 +7,8 @@
                       manifest.json            the size and SHA-256 of each of these; written last
 
 Everything is written into `step-00000200.tmp`, synced, and renamed. A run goes on from the newest folder whose manifest
-holds; what a crash left half written is passed over, said, and cleared away by the next checkpoint.
+holds; what a crash left half written is passed over, said, and cleared away by the next checkpoint. Here one process
+writes all of it; in `sharded.py` each writes its part, and the rest is the same.
 """
 
 from __future__ import annotations
@@ -31,8 +32,19 @@ from torch import Tensor
 
 from clearhead._disk import put_in_place, sync_file, sync_folder
 from clearhead.errors import CheckpointError, TrainingError
+from clearhead.train.distributed import Processes
 
-MANIFEST = "manifest.json"
+MANIFEST, STATE = "manifest.json", "state.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Checkpoints that one process writes, while the others wait."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sharded:
+    """Checkpoints of which each process writes its part, while training goes on (`sharded.py`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,32 +67,52 @@ def save(run: Path, state: State, *, keep: int = 2) -> Path:
 
     Raises TrainingError where it cannot be written (a full disk, a lost permission); earlier ones are left as they are.
     """
-    final = run / name_of(state.step)
-    temporary = final.with_suffix(".tmp")
     written: dict[str, Callable[[Path], None]] = {
         "model.safetensors": lambda path: _save_tensors(path, state.model),
         "optimiser.safetensors": lambda path: _save_tensors(path, state.optimiser),
-        "state.json": lambda path: _save_json(
-            path, {"step": state.step, "tokens": state.tokens, "data": [dict(one) for one in state.data]}
-        ),
     }
     for number, numbers in enumerate(state.random):
         written[f"random-{number}.safetensors"] = partial(_save_tensors, tensors=numbers)
+    temporary = beside(run, state.step)
     try:
-        _clear(run)
+        clear(run)
         temporary.mkdir(parents=True)
         for name, write in written.items():
             write(temporary / name)
-        files = {name: _facts(temporary / name) for name in written}
-        _save_json(temporary / MANIFEST, {"step": state.step, "files": files})
-        sync_folder(temporary)
-        put_in_place(temporary, final)
+        return publish(run, state, {name: facts(temporary / name) for name in written}, keep=keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise TrainingError(f"step {state.step} could not be saved in {run}: {_reason(error)}") from None
+        raise TrainingError(not_saved(run, state.step, error)) from None
+
+
+def beside(run: Path, step: int) -> Path:
+    """Where a checkpoint is written before it has its name."""
+    return run / f"{name_of(step)}.tmp"
+
+
+def publish(run: Path, state: State, files: Mapping[str, object], *, keep: int) -> Path:
+    """Give what was written its name: the state, the manifest that names each file, and the rename, in this order."""
+    temporary, final = beside(run, state.step), run / name_of(state.step)
+    told = {"step": state.step, "tokens": state.tokens, "data": [dict(one) for one in state.data]}
+    _save_json(temporary / STATE, told)
+    every = {**files, STATE: facts(temporary / STATE)}
+    _save_json(temporary / MANIFEST, {"step": state.step, "files": every})
+    sync_folder(temporary)
+    put_in_place(temporary, final)
     for old in checkpoints(run)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return final
+
+
+def clear(run: Path) -> None:
+    """Remove what a crash left half written."""
+    for left in (*run.glob("step-*.tmp"), *run.glob("step-*.old")):
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def not_saved(run: Path, step: int, error: BaseException) -> str:
+    """What to say of a checkpoint that could not be written."""
+    return f"step {step} could not be saved in {run}: {_reason(error)}"
 
 
 def name_of(step: int) -> str:
@@ -94,25 +126,34 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[5:]))
 
 
-def newest(run: Path, say: Callable[[str], None] = lambda _: None) -> Path | None:
-    """The newest checkpoint that is whole; those that are not are passed over, and said."""
-    for path in reversed(checkpoints(run)):
-        flaw = flaw_of(path)
+def newest(run: Path, say: Callable[[str], None] = lambda _: None, processes: Processes | None = None) -> Path | None:
+    """The newest checkpoint that is whole; those that are not are passed over, and said.
+
+    processes: those that will go on from it. They must all ask; each reads its share of the files, and all are given
+    the one answer. Raises TrainingError where one of them does not see the folder.
+    """
+    together = processes if processes is not None else Processes("alone")
+    for path in together.agreed(list(reversed(checkpoints(run))) if together.first else []):
+        if not all(seen := together.all_told(path.is_dir())):
+            raise TrainingError(f"process {seen.index(False)} does not see {path}; all must share the disk it lies on.")
+        flaw = next(filter(None, together.all_told(flaw_of(path, together.rank, together.size))), None)
         if flaw is None:
             return path
         say(f"{path.name} is passed over: {flaw}")
     return None
 
 
-def flaw_of(folder: Path) -> str | None:
-    """What is wrong with a checkpoint, or None where every file is as its manifest says."""
+def flaw_of(folder: Path, part: int = 0, parts: int = 1) -> str | None:
+    """What is wrong with a checkpoint, or None where every file is as its manifest says.
+
+    part, parts: read only every `parts`-th file; of the others only the size is looked at.
+    """
     try:
-        files = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-        for name, facts in files.items():
+        for number, (name, told) in enumerate(files_of(folder).items()):
             path = folder / Path(name).name
-            if path.stat().st_size != facts["bytes"]:
+            if path.stat().st_size != told["bytes"]:
                 return f"{name} is not as long as it was written"
-            if _facts(path) != facts:
+            if number % parts == part and facts(path) != told:
                 return f"{name} is not what was written"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
@@ -121,19 +162,40 @@ def flaw_of(folder: Path) -> str | None:
     return None
 
 
+def files_of(folder: Path) -> dict[str, Any]:
+    """The files of a checkpoint, and the size and SHA-256 of each, as its manifest says."""
+    files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+    return files
+
+
+def is_sharded(folder: Path) -> bool:
+    """Whether a checkpoint was written in parts; `sharded.load` reads it then."""
+    return any(folder.glob("shard-*.safetensors"))
+
+
 def load(folder: Path) -> State:
     """Read a checkpoint. Raises CheckpointError where it is not whole."""
     if (flaw := flaw_of(folder)) is not None:
-        raise CheckpointError(f"{folder} cannot be gone on from: {flaw}; remove it and the one before will be used.")
-    told = json.loads((folder / "state.json").read_text("utf-8"))
+        raise CheckpointError(not_whole(folder, flaw))
+    told = json.loads((folder / STATE).read_text("utf-8"))
     return State(
         step=told["step"],
         tokens=told["tokens"],
         data=told["data"],
-        model=load_file(folder / "model.safetensors"),
+        model=weights(folder),
         optimiser=load_file(folder / "optimiser.safetensors"),
         random=[load_file(folder / f"random-{number}.safetensors") for number in range(len(told["data"]))],
     )
+
+
+def weights(folder: Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint that one process wrote, as views of its file."""
+    return load_file(folder / "model.safetensors")
+
+
+def not_whole(folder: Path, flaw: str) -> str:
+    """What to say of a checkpoint that cannot be read."""
+    return f"{folder} cannot be gone on from: {flaw}; remove it and the one before will be used."
 
 
 # ── generators ───────────────────────────────────────────────────────────────────────────────────────────────────
@@ -185,19 +247,14 @@ def _save_json(path: Path, value: object) -> None:
     sync_file(path)
 
 
-def _facts(path: Path) -> dict[str, object]:
+def facts(path: Path) -> dict[str, object]:
+    """A file's size and SHA-256."""
     with path.open("rb") as file:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
-def _clear(run: Path) -> None:
-    for left in (*run.glob("step-*.tmp"), *run.glob("step-*.old")):
-        shutil.rmtree(left, ignore_errors=True)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full; make room, and go on from the last checkpoint."
-    if "No space left" in str(error):
+def _reason(error: BaseException) -> str:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    if full or "No space left" in str(error):
         return "the disk is full; make room, and go on from the last checkpoint."
     return f"{getattr(error, 'strerror', None) or error}."
