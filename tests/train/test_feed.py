@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 
 import numpy as np
 import pytest
 import torch
 
 from clearhead.errors import ConfigError, TrainingError
-from clearhead.train.batch import IGNORED
+from clearhead.model.transformer import Output
+from clearhead.train.batch import IGNORED, Batch
 from clearhead.train.data.encoders import Text
 from clearhead.train.data.order import ByLength, Drawn, Shuffled
 from clearhead.train.data.packing import Blocks, Documents, Windows, packed
@@ -17,6 +19,7 @@ from clearhead.train.data.readers import GivenRows, TextLines
 from clearhead.train.data.stream import Stream
 from clearhead.train.feed import Ahead, Feed, StreamFeed, once
 from clearhead.train.loop import Batches
+from clearhead.train.loss import total_loss
 from clearhead.train.objectives.causal import CausalLanguageModel
 from clearhead.train.objectives.common import Vocabulary
 from clearhead.train.objectives.masked import MaskedLanguageModel
@@ -24,9 +27,12 @@ from tests.train.data.support import VERSES, bytes_tokenizer, cache_of, pieces_t
 
 
 def flat(batches):
-    """Each row as (number, ids, labels), without padding."""
+    """Each row as (number, ids, labels), without padding. Mute batches have none."""
     found = []
     for batch in batches:
+        if batch.mute:
+            assert batch.n_labels == batch.n_tokens == 0 and batch.rows == () and len(batch.labels) == 1
+            continue
         mask = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs["input_ids"], dtype=torch.bool))
         for number, ids, labels, on in zip(batch.rows, batch.inputs["input_ids"], batch.labels, mask, strict=True):
             found.append((number, ids[on].tolist(), labels[on].tolist()))
@@ -58,6 +64,7 @@ def test_any_number_of_processes_and_parts_makes_the_same_batches(masked, kind):
             shares = [feed(rank=rank, world=world, parts=parts).at(step) for rank in range(world)]
             assert [one for share in shares for one in flat(share)] == whole
             assert all(len(share) <= parts for share in shares)
+            assert len({len(share) for share in shares}) == 1  # processes compute in step, or they wait for ever
     assert isinstance(feed(), Batches) and feed().state() == {}
     with pytest.raises(ConfigError, match="rank below world"):
         feed(rank=2, world=2)
@@ -67,16 +74,72 @@ def test_batches_made_ahead_are_the_same(masked):
     rows, learn, vocabulary = masked
     feed = Feed(rows, Shuffled(n_rows=len(rows), batch=4), learn, vocabulary)
     ahead = Ahead(feed, steps=2)
-    for step in (0, 1, 2, 7, 8, 3):  # also after a jump, forth and back
-        assert flat(ahead.at(step)) == flat(feed.at(step))
+    steps = (0, 1, 2, 7, 8, 3)  # also after a jump, forth and back
+    right = [flat(feed.at(step)) for step in steps]
+    assert [flat(ahead.at(step)) for step in steps] == right  # not yet begun
+    for _ in range(2):  # and begun again
+        with ahead:
+            assert [flat(ahead.at(step)) for step in steps] == right
+            assert threads() == 1
+        assert threads() == 0
+    assert flat(ahead.at(7)) == right[3] and threads() == 0
     assert isinstance(ahead, Batches) and ahead.state() == {}
 
-    def broken(step):
-        raise TrainingError("the disk is gone")
 
-    feed.at = broken
-    with pytest.raises(TrainingError, match="the disk is gone"):
-        Ahead(feed).at(0)
+def threads():
+    return sum(thread.name.startswith("batches") for thread in threading.enumerate())
+
+
+class Noted:
+    """A feed that notes who asks for which step, and has one that cannot be made."""
+
+    def __init__(self, broken=-1):
+        self.asked, self.broken = [], broken
+
+    def at(self, step):
+        self.asked.append((step, threading.current_thread().name))
+        if step == self.broken:
+            raise TrainingError(f"row {step} is gone")
+        return [step]
+
+
+def test_what_goes_wrong_ahead_is_said_in_its_step(as_a_user):
+    """And not before, nor where the run ends before it; the thread ends in any case."""
+    with pytest.raises(TrainingError, match="row 3 is gone"), Ahead(Noted(broken=3), 2) as ahead:
+        assert [ahead.at(step) for step in range(3)] == [[0], [1], [2]]
+        ahead.at(3)
+    with Ahead(Noted(broken=3), 2) as ahead:
+        assert ahead.at(1) == [1] and ahead.at(2) == [2]
+    with pytest.raises(KeyboardInterrupt), Ahead(Noted()) as ahead:
+        ahead.at(0)
+        raise KeyboardInterrupt
+    assert threads() == 0
+    with pytest.raises(ConfigError, match="1 or more"):
+        Ahead(Noted(), 0)
+
+
+def test_no_step_beyond_the_last_is_made(as_a_user):
+    noted = Noted()
+    with Ahead(noted, 3, until=5) as ahead:
+        assert [ahead.at(step) for step in range(5)] == [[step] for step in range(5)]
+    assert [step for step, _ in noted.asked] == [0, 1, 2, 3, 4]
+    assert all(name.startswith("batches") for _, name in noted.asked)
+
+
+def test_a_mute_batch_teaches_nothing(masked):
+    """Labels of tokens, of texts, and numbers: its loss is 0, and so is its gradient."""
+    rows, learn, vocabulary = masked
+    feed = Feed(rows, Shuffled(n_rows=len(rows), batch=2), learn, vocabulary, rank=0, world=3)
+    (batch,) = feed.at(0)
+    assert batch.mute and batch.labels.shape == batch.inputs["input_ids"].shape
+    width, ids = 4, {"input_ids": torch.ones(1, 3, dtype=torch.long)}
+    for labels in (torch.zeros(1, 3).long(), torch.zeros(1).long(), torch.zeros(1), torch.zeros(1, width)):
+        one = Batch(inputs=ids, labels=labels, rows=(4,)).muted()
+        logits = torch.randn(*one.labels.shape, width, requires_grad=True)
+        loss = total_loss(Output(hidden=torch.zeros(1, 1, 1), logits=logits), one, smoothing=0.1)
+        loss.backward()
+        assert float(loss.detach()) == 0.0 == float(logits.grad.abs().sum()) and one.n_labels == 0
+    assert batch.to("cpu").mute
 
 
 def test_windows_as_nanogpt_draws_them(tmp_path):
@@ -120,11 +183,12 @@ def test_a_stream_feeds_the_loop_and_goes_on(tmp_path):
     for step in range(3):
         assert [row for each in several for row in flat(each.at(step))] == whole[step]
     state = json.loads(json.dumps(several[0].state()))
+    assert several[1].state() == several[2].state() == {}  # they all stand alike
     alone = feed()  # saved on three, goes on on one
     alone.load_state(state)
     assert [flat(alone.at(step)) for step in range(3, 6)] == whole[3:]
     assert isinstance(alone, Batches)
-    with pytest.raises(TrainingError, match="gives step 6 next, and not step 2"):
+    with pytest.raises(TrainingError, match="gives step 6 next, and not step 2; a run that did not stream"):
         alone.at(2)
     with pytest.raises(TrainingError, match="without a stream's state"):
         alone.load_state({})

@@ -1,15 +1,13 @@
-"""From a recipe to what is trained: the tokenizer, the model, and the batches. Everything is decided by the recipe."""
+"""From a recipe to what is trained: the tokenizer and the model. Everything is decided by the recipe."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Int
 
 from clearhead.api.recipe import (
     GPT2,
@@ -23,10 +21,13 @@ from clearhead.api.recipe import (
     Recurrent,
     Vaswani,
 )
+from clearhead.api.recipe import (
+    RecurrentTranslator as TranslatorShape,
+)
 from clearhead.checkpoint.planned import examine
 from clearhead.checkpoint.pretrained import Pretrained
 from clearhead.checkpoint.pretrained import load as load_pretrained
-from clearhead.errors import ConfigError, TrainingError
+from clearhead.errors import ClearheadError, ConfigError
 from clearhead.model import presets
 from clearhead.model.config import (
     AttentionConfig,
@@ -42,19 +43,14 @@ from clearhead.model.config import MaskedLanguageModel as MaskedHead
 from clearhead.model.config import SequenceClassification as SequenceHead
 from clearhead.model.config import TokenClassification as TokenHead
 from clearhead.model.recurrent import RecurrentConfig, RecurrentLanguageModel
+from clearhead.model.recurrent_translator import RecurrentTranslator, RecurrentTranslatorConfig
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, build
 from clearhead.text.tokenizer import Tokenizer
-from clearhead.train.batch import Batch
 from clearhead.train.data.encoders import Labelled, Scored, Tagged
-from clearhead.train.data.order import ByLength, Drawn, Order, Shuffled
-from clearhead.train.data.packing import Documents, Fields, Rows, Windows, packed
-from clearhead.train.data.prepare import prepared
 from clearhead.train.data.rows import Found
-from clearhead.train.data.rows import Source as AnySource
-from clearhead.train.distributed import Processes
-from clearhead.train.feed import Feed, once
+from clearhead.train.data.tables import Dataset
 from clearhead.train.objectives.classification import SequenceClassification, TokenClassification
-from clearhead.train.objectives.common import Chance, Vocabulary
+from clearhead.train.objectives.common import Vocabulary
 from clearhead.train.objectives.masked import MaskedLanguageModel
 
 CONTEXT = 512
@@ -65,7 +61,7 @@ CONTEXT = 512
 class Built:
     """What a recipe describes. pretrained: a model that can be written as a folder; None for recurrent ones."""
 
-    model: Encoder | Decoder | EncoderDecoder | RecurrentLanguageModel
+    model: Encoder | Decoder | EncoderDecoder | RecurrentLanguageModel | RecurrentTranslator
     tokenizer: Tokenizer
     vocabulary: Vocabulary
     pretrained: Pretrained | None
@@ -81,18 +77,8 @@ def built(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Built:
     assert recipe.tokenizer is not None
     tokenizer = tokenizer if tokenizer is not None else _tokenizer(recipe.tokenizer, recipe.data)
     start = _start(tokenizer)
-    if isinstance(recipe.model, Recurrent):
-        shape = recipe.model
-        model = RecurrentLanguageModel(
-            RecurrentConfig(
-                vocab_size=tokenizer.vocab_size,
-                d_model=shape.d_model,
-                n_layers=shape.n_layers,
-                cell=shape.cell,
-                dropout=shape.dropout,
-            )
-        )
-        return Built(model, tokenizer, Vocabulary.of(tokenizer), None)
+    if isinstance(recipe.model, Recurrent | TranslatorShape):
+        return _recurrent(recipe.model, tokenizer, start)
     config = _config(recipe, tokenizer, start)
     head = _head(recipe, config)
     if head is not None:
@@ -100,6 +86,23 @@ def built(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Built:
     transformer = build(config)
     pretrained = Pretrained(transformer, tokenizer, config, name="model")
     return Built(transformer, tokenizer, Vocabulary.of(tokenizer, start=start), pretrained)
+
+
+def _recurrent(shape: Recurrent | TranslatorShape, tokenizer: Tokenizer, start: int | None) -> Built:
+    """What the Transformer replaced; it has no Hugging Face layout, so it is not written as a folder."""
+    size = {name: getattr(shape, name) for name in ("cell", "n_layers", "d_model", "dropout")}
+    if isinstance(shape, Recurrent):
+        model = RecurrentLanguageModel(RecurrentConfig(vocab_size=tokenizer.vocab_size, **size))
+        return Built(model, tokenizer, Vocabulary.of(tokenizer), None)
+    config = RecurrentTranslatorConfig(
+        vocab_size=tokenizer.vocab_size, reads=shape.reads, tokens=_special(tokenizer, start), **size
+    )
+    return Built(RecurrentTranslator(config), tokenizer, Vocabulary.of(tokenizer, start=start), None)
+
+
+def _special(tokenizer: Tokenizer, decoder_start: int | None) -> SpecialTokens:
+    eos = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
+    return SpecialTokens(pad=tokenizer.pad_id, bos=tokenizer.bos_id, eos=eos, decoder_start=decoder_start)
 
 
 def _from_checkpoint(choice: Checkpoint, recipe: Recipe) -> Built:
@@ -153,18 +156,26 @@ def _tokenizer(choice: NewTokenizer | KnownTokenizer, data: Data) -> Tokenizer:
         if found is None:
             raise ConfigError(f"{choice.name} has no tokenizer.")
         return found
-    texts = (text for row in _rows_of(data.source) for text in row.values() if isinstance(text, str))
+    if data.streaming is not None and isinstance(data.source, Dataset) and not data.source.files():
+        raise ConfigError(
+            "a tokenizer is learned from all of the data, and data.stream stores none of it; learn one from a part of "
+            "it first, and give tokenizer.kind = 'known-tokenizer' with its name."
+        )
     return Tokenizer.train(
-        texts, kind=choice.learn, vocab_size=choice.vocab_size, special_tokens=choice.special or None
+        _texts(data), kind=choice.learn, vocab_size=choice.vocab_size, special_tokens=choice.special or None
     )
 
 
-def _rows_of(source: AnySource) -> Iterator[Any]:
-    reader = source.open()
+def _texts(data: Data) -> Iterator[str]:
+    """What the model will read, in the order of the data."""
+    reader = data.source.open()
     for piece in reader.pieces():
         for found in reader.read(piece):
             if isinstance(found, Found):
-                yield found.row
+                try:
+                    yield from data.encoder.texts(found.row)
+                except ClearheadError as error:
+                    raise found.refused(error) from error
 
 
 def _start(tokenizer: Tokenizer) -> int | None:
@@ -201,10 +212,7 @@ def _config(recipe: Recipe, tokenizer: Tokenizer, start: int | None) -> ModelCon
             config = _vaswani(shape, size, context)
         case _:
             raise ConfigError(f"{type(shape).__name__} is no shape of a new Transformer.")
-    eos = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-    decoder_start = start if config.architecture == "encoder-decoder" else None
-    tokens = SpecialTokens(pad=tokenizer.pad_id, bos=tokenizer.bos_id, eos=eos, decoder_start=decoder_start)
-    return replace(config, tokens=tokens)
+    return replace(config, tokens=_special(tokenizer, start if config.architecture == "encoder-decoder" else None))
 
 
 def _vaswani(shape: Vaswani, vocab_size: int, context: int) -> ModelConfig:
@@ -232,97 +240,3 @@ def _vaswani(shape: Vaswani, vocab_size: int, context: int) -> ModelConfig:
         head=LanguageModel(tied=True, bias=True),
         init=NormalInit(std=shape.d_model**-0.5),
     )
-
-
-# ── batches ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-class Stretch:
-    """Some rows of others, from one number to another."""
-
-    def __init__(self, rows: Rows, start: int, stop: int) -> None:
-        self._rows, self._start, self._stop = rows, start, stop
-
-    def __len__(self) -> int:
-        return self._stop - self._start
-
-    def __getitem__(self, row: int) -> Fields:
-        return self._rows[self._start + row]
-
-    @property
-    def lengths(self) -> Int[np.ndarray, " rows"]:
-        """How many ids each has."""
-        return self._rows.lengths[self._start : self._stop]
-
-
-@dataclass
-class Batches:
-    """The feed of the training rows, and the same validation batches each time."""
-
-    feed: Feed
-    validation: list[Batch]
-    held_out: Rows
-    n_rows: int
-    fingerprint: str
-
-
-def batches(recipe: Recipe, parts: Built, processes: Processes, *, quiet: bool = False) -> Batches:
-    """The batches of a recipe; the data is tokenised first, where it was not before."""
-    data, objective = recipe.data, recipe.objective
-    cache = prepared(data.source, parts.tokenizer, data.encoder, quiet=quiet or not processes.first)
-    config = parts.model.config
-    cache.check_fits(config.vocab_size, config.target_vocab_size if isinstance(config, ModelConfig) else None)
-    rows = packed(cache, data.packing, ahead=objective.ahead)
-    if data.validation is not None:
-        other = prepared(data.validation, parts.tokenizer, data.encoder, quiet=quiet or not processes.first)
-        held_out = packed(other, data.packing, ahead=objective.ahead)
-    else:
-        rows, held_out = _divided(rows, data)
-    seed = recipe.loop.seed
-    feed = Feed(
-        rows,
-        _order(rows, recipe),
-        objective,
-        parts.vocabulary,
-        seed=seed,
-        parts=recipe.parts,
-        rank=processes.rank,
-        world=processes.size,
-    )
-    validation = _validation(held_out, recipe, parts.vocabulary)
-    return Batches(feed, validation, held_out, len(rows), cache.fingerprint)
-
-
-def _divided(rows: Rows, data: Data) -> tuple[Rows, Rows]:
-    """The rows to learn from, and the last ones, which are held out. Windows that reach over the seam are left out."""
-    cut = round(len(rows) * (1 - data.held_out))
-    gap = data.packing.length if isinstance(data.packing, Windows) else 0
-    if cut - gap < 1 or (data.held_out and cut == len(rows)):
-        raise TrainingError(
-            f"{len(rows)} rows are too few to hold {data.held_out:.0%} of them out; give more data, or held_out = 0."
-        )
-    return Stretch(rows, 0, cut - gap if data.held_out else cut), Stretch(rows, cut, len(rows))
-
-
-def _order(rows: Rows, recipe: Recipe) -> Order:
-    if recipe.data.by_length and not isinstance(recipe.data.packing, Documents):
-        raise ConfigError("data.by_length is for rows that are documents; packed rows are all of one length.")
-    if isinstance(recipe.data.packing, Windows):
-        return Drawn(n_rows=len(rows), batch=recipe.batch, seed=recipe.loop.seed)
-    if recipe.data.by_length:
-        return ByLength(rows.lengths, batch=recipe.batch, seed=recipe.loop.seed)
-    return Shuffled(n_rows=len(rows), batch=recipe.batch, seed=recipe.loop.seed)
-
-
-def _validation(rows: Rows, recipe: Recipe, vocabulary: Vocabulary) -> list[Batch]:
-    """The batches that are evaluated on: all rows once, or windows drawn once; at most `evaluation.batches`."""
-    most, objective = recipe.evaluation.batches, recipe.objective
-    if not len(rows) or not most:
-        return []
-    if isinstance(recipe.data.packing, Windows):
-        order = Drawn(n_rows=len(rows), batch=recipe.batch, seed=recipe.loop.seed + 1)
-        return [
-            objective.batch([rows[int(n)] for n in order.rows(step)], vocabulary, Chance(seed=0, step=step))
-            for step in range(most)
-        ]
-    return list(once(rows, objective, vocabulary, batch=recipe.batch, most=most))

@@ -30,6 +30,8 @@ class Batch:
     labels: Int[Tensor, "B *T"] | Float[Tensor, "B *L"]
     rows: tuple[int, ...] = field(default=())
     """Which rows of the data these are, so that a bad batch can be named."""
+    mute: bool = False
+    """Nothing is learned or counted: it is computed so that each of several processes computes as often."""
 
     @property
     def n_labels(self) -> int:
@@ -41,11 +43,18 @@ class Batch:
     @property
     def n_tokens(self) -> int:
         """How many real tokens the model reads, source and target: what tokens per second counts."""
+        if self.mute:
+            return 0
         total = 0
         for ids, mask in (("input_ids", "attention_mask"), ("decoder_input_ids", "decoder_attention_mask")):
             if ids in self.inputs:
                 total += int(self.inputs[mask].sum()) if mask in self.inputs else self.inputs[ids].numel()
         return total
+
+    def muted(self) -> Batch:
+        """The same inputs, from which nothing is learned."""
+        places = self.labels.shape[:1] if self.labels.is_floating_point() else self.labels.shape
+        return replace(self, labels=torch.full(places, IGNORED), rows=(), mute=True)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same on another device."""

@@ -5,12 +5,13 @@
     Ahead        a Feed whose next batches are made while the model computes
 
 The whole batch of a step is the same for any number of processes (`world`) and parts; each process (`rank`) computes
-its own share of it, in `parts` whose gradients the loop adds up.
+its own share of it, in `parts` whose gradients the loop adds up. Processes compute in step, so each has as many parts
+as any other: one that has fewer rows than parts is given a row from which nothing is learned (`Batch.mute`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -44,36 +45,40 @@ class Feed:
         self._seed, self._parts, self._rank, self._world = seed, parts, rank, world
 
     def at(self, step: int) -> list[Batch]:
-        """This process's parts of a step; fewer than asked where it has fewer rows."""
+        """This process's parts of a step; fewer than asked where no process has so many rows."""
         numbers = self._order.rows(step)
-        return list(_batches(self, step, numbers, [self._rows[int(number)] for number in self._own(numbers)]))
-
-    def _own(self, numbers: np.ndarray) -> np.ndarray:
-        own = share(len(numbers), self._rank, self._world)
-        return numbers[own.start : own.stop]
+        return list(_batches(self, step, numbers, lambda place: self._rows[int(numbers[place])]))
 
     def state(self) -> Mapping[str, Any]:
         """Nothing: the step says it all."""
         return {}
 
     def load_state(self, told: Mapping[str, Any]) -> None:
-        """Nothing to load."""
+        """Nothing to load. Raises TrainingError for a stream's state."""
+        if told:
+            raise TrainingError("the run was saved while it read a stream; go on with the same data.stream.")
 
 
 def _batches(
-    feed: Feed | StreamFeed, step: int, numbers: Sequence[int] | np.ndarray, own: Sequence[Row]
+    feed: Feed | StreamFeed, step: int, numbers: Sequence[int] | np.ndarray, row: Callable[[int], Row]
 ) -> Iterator[Batch]:
-    """The parts of a process's own rows, each with the chance that belongs to its places in the whole."""
-    first = share(len(numbers), feed._rank, feed._world).start
-    for part in range(feed._parts):
-        places = share(len(own), part, feed._parts)
-        if len(places):
-            yield feed._objective.batch(
-                own[places.start : places.stop],
-                feed._vocabulary,
-                Chance(seed=feed._seed, step=step, first=first + places.start),
-                [int(number) for number in numbers[first + places.start : first + places.stop]],
-            )
+    """The parts of a process's own rows, each with the chance that belongs to its places in the whole. row: gives the
+    row at a place."""
+
+    def made(places: range) -> Batch:
+        return feed._objective.batch(
+            [row(place) for place in places],
+            feed._vocabulary,
+            Chance(seed=feed._seed, step=step, first=places.start),
+            [int(numbers[place]) for place in places],
+        )
+
+    own = share(len(numbers), feed._rank, feed._world)
+    many = min(feed._parts, -(-len(numbers) // feed._world))  # as many as the process that has most
+    for part in range(many):
+        inside = share(len(own), part, many)
+        places = own[inside.start : inside.stop]
+        yield made(places) if places else made(range(1)).muted()
 
 
 class StreamFeed:
@@ -102,17 +107,17 @@ class StreamFeed:
         """This process's parts of the next step. Raises TrainingError for any other."""
         if step != self._next:
             raise TrainingError(
-                f"a stream gives step {self._next} next, and not step {step}; load the state of its save."
+                f"a stream gives step {self._next} next, and not step {step}; a run that did not stream cannot go on "
+                "with data.stream."
             )
         rows = self._stream.take(self._batch)
         self._next += 1
-        own = share(len(rows), self._rank, self._world)
         numbers = range(step * self._batch, (step + 1) * self._batch)
-        return list(_batches(self, step, numbers, rows[own.start : own.stop]))
+        return list(_batches(self, step, numbers, rows.__getitem__))
 
     def state(self) -> Mapping[str, Any]:
-        """Where the stream stands."""
-        return {"next": self._next, "stream": self._stream.state_dict()}
+        """Where the stream stands: the first process tells, since all stand alike."""
+        return {} if self._rank else {"next": self._next, "stream": self._stream.state_dict()}
 
     def load_state(self, told: Mapping[str, Any]) -> None:
         """Go on from there. Raises TrainingError for what is no state of a stream."""
@@ -126,19 +131,37 @@ class StreamFeed:
 
 
 class Ahead:
-    """A feed's batches, those of the next `steps` steps made in a thread while the model computes. They are the same
-    batches: a step says all, whoever asks and when."""
+    """A feed's batches, those of the next `steps` steps made in a thread while the model computes, inside of
+    `with ahead:`; outside of it, made when they are asked for. They are the same batches: a step says all, whoever
+    asks and when. What goes wrong in the thread is raised when its step is asked for. until: how many steps the run
+    has; none beyond is made.
 
-    def __init__(self, feed: Feed, steps: int = 2) -> None:
+    At the block's end, whatever ends it, the thread has ended.
+    """
+
+    def __init__(self, feed: Feed, steps: int = 2, *, until: int | None = None) -> None:
         if steps < 1:
             raise ConfigError(f"steps={steps} should be 1 or more.")
-        self._feed, self._steps = feed, steps
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        self._feed, self._steps, self._until = feed, steps, until
+        self._thread: ThreadPoolExecutor | None = None
         self._made: dict[int, Future[list[Batch]]] = {}
+
+    def __enter__(self) -> Ahead:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        thread, self._thread = self._thread, None
+        self._made.clear()
+        if thread is not None:
+            thread.shutdown(cancel_futures=True)
 
     def at(self, step: int) -> list[Batch]:
         """The parts of a step."""
-        wanted = range(step, step + self._steps + 1)
+        if self._thread is None:
+            return self._feed.at(step)
+        last = step + self._steps if self._until is None else min(step + self._steps, self._until - 1)
+        wanted = range(step, max(last, step) + 1)
         for other in [other for other in self._made if other not in wanted]:
             self._made.pop(other).cancel()
         for each in wanted:

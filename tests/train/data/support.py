@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
 from clearhead.text import Tokenizer
 from clearhead.train.data.cache import Cache
 from clearhead.train.data.prepare import prepared
+from clearhead.train.data.readers import GivenRows
 from clearhead.train.data.rows import Found, Skipped, Source
 
 VERSES = [
@@ -39,3 +41,12 @@ def read(source: Source) -> tuple[list[Any], list[str]]:
 def cache_of(folder: Path, source: Source, tokenizer: Tokenizer, encoder: Any, **settings: Any) -> Cache:
     """Prepared quietly."""
     return prepared(source, tokenizer, encoder, folder=folder / "cache", quiet=True, **settings)
+
+
+class SlowRows(GivenRows):
+    """Rows that take a while to be read, in whatever process reads them."""
+
+    def read(self, piece):  # type: ignore[no-untyped-def]
+        for found in super().read(piece):
+            time.sleep(0.002)
+            yield found

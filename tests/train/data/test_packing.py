@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import lru_cache
+
 import numpy as np
 import pytest
-from hypothesis import given
+import torch
+from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from clearhead.errors import ConfigError, TrainingError
+from clearhead.model import presets
+from clearhead.model.config import MaskedLanguageModel
+from clearhead.model.transformer import build
 from clearhead.train.data.cache import Column
 from clearhead.train.data.encoders import Labelled, Text
 from clearhead.train.data.packing import Blocks, Documents, Fitted, Windows, packed
 from clearhead.train.data.readers import GivenRows
+from clearhead.train.loss import total_loss
+from clearhead.train.objectives.causal import CausalLanguageModel
+from clearhead.train.objectives.common import Chance, Vocabulary, document_inputs, inputs_of
 from tests.train.data.support import bytes_tokenizer, cache_of
 
 LENGTHS = st.lists(st.integers(0, 9), min_size=1, max_size=12)
@@ -116,3 +126,81 @@ def test_labels_cannot_be_joined(tmp_path):
     assert [len(packed(cache, kind)) for kind in (Blocks(length=4), Windows(length=4))] == [2, 4]
     with pytest.raises(ConfigError, match="2 or more"):
         Blocks(length=1)
+
+
+# ── what a packed row teaches ────────────────────────────────────────────────────────────────────────────────────────
+
+SMALL = {"n_layers": 2, "n_heads": 2, "d_model": 8, "vocab_size": 120, "context": 24}
+VOCABULARY = Vocabulary(size=120)
+
+
+@lru_cache
+def model(kind):
+    """In float64, as it is trained."""
+    torch.manual_seed(0)
+    match kind:
+        case "gpt2":
+            config = presets.gpt2(**SMALL)
+        case "llama":
+            config = presets.llama(**SMALL, n_kv_heads=1, d_ff=16, theta=100.0)
+        case _:
+            config = replace(presets.bert(**SMALL, dropout=0.0), head=MaskedLanguageModel())
+    return build(config).double().train()
+
+
+def documents_of(row):
+    """The stretches of a row that belong to one document, each as a row of its own."""
+    return [{"ids": row["ids"][row["documents"] == number]} for number in range(row["documents"].max() + 1)]
+
+
+PACKED = (
+    settings(max_examples=8, phases=(Phase.explicit, Phase.generate), derandomize=True),
+    given(
+        lengths=st.lists(st.integers(1, 9), min_size=1, max_size=12),
+        packing=st.sampled_from([Blocks(length=7), Blocks(length=24), Fitted(length=9), Fitted(length=24)]),
+    ),
+)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@PACKED[0]
+@PACKED[1]
+def test_a_packed_row_teaches_what_its_documents_teach_alone(kind, lengths, packing):
+    """The loss, and so every gradient: to 1e-6, whatever was put beside what."""
+    learn = CausalLanguageModel()
+    if sum(lengths) < 2:
+        return
+    rows = packed(Stretch(lengths), packing, ahead=1)
+    every = [rows[n] for n in range(len(rows))]
+    together = learn.batch(every, VOCABULARY, Chance(seed=0, step=0))
+    alone = [learn.batch([text], VOCABULARY, Chance(seed=0, step=0)) for row in every for text in documents_of(row)]
+    alone = [batch for batch in alone if batch.n_labels]
+    assert together.n_labels == sum(batch.n_labels for batch in alone)
+    if not alone:
+        return
+    gradients = []
+    for batches in ([together], alone):
+        model(kind).zero_grad()
+        loss = sum(total_loss(model(kind)(**batch.inputs), batch) for batch in batches)
+        loss.backward()
+        gradients.append([loss.detach(), *(each.grad for each in model(kind).parameters() if each.grad is not None)])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one.double(), other.double(), rtol=1e-5, atol=1e-5)
+    assert abs(float(gradients[0][0] - gradients[1][0])) <= 1e-6 * float(gradients[1][0])
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert"])
+@PACKED[0]
+@PACKED[1]
+def test_a_packed_document_is_read_as_if_it_stood_alone(kind, lengths, packing):
+    """In both directions, where the model reads both; its positions begin anew."""
+    rows = packed(Stretch(lengths), packing)
+    every = [rows[n] for n in range(len(rows))]
+    inputs = inputs_of([row["ids"] for row in every], VOCABULARY)
+    inputs |= document_inputs(every, [len(row["ids"]) for row in every])
+    read = model(kind)(**inputs).logits
+    for number, row in enumerate(every):
+        for place, text in enumerate(documents_of(row)):
+            alone = model(kind)(**inputs_of([text["ids"]], VOCABULARY)).logits[0]
+            there = np.flatnonzero(row["documents"] == place)
+            torch.testing.assert_close(read[number, there], alone, rtol=0, atol=1e-6)

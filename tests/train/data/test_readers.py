@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import json
+import lzma
 
 import pytest
 from hypothesis import given
@@ -11,8 +13,9 @@ from hypothesis import strategies as st
 
 from clearhead.errors import ConfigError, TrainingError
 from clearhead.train.data import files
+from clearhead.train.data.encoders import Labelled
 from clearhead.train.data.readers import Conll, GivenRows, JsonLines, ParallelLines, Table, TextFiles, TextLines
-from tests.train.data.support import read
+from tests.train.data.support import bytes_tokenizer, cache_of, read
 
 
 def written(path, content):
@@ -124,7 +127,7 @@ def test_a_line_of_100_megabytes_is_refused_skipped_or_cut_and_never_held(tmp_pa
 
     tracemalloc.start()
     with pytest.raises(
-        TrainingError, match=r"a\.txt, line 2: 100,000,00\d bytes, and longest = 1,001 are allowed; give"
+        TrainingError, match=r"a\.txt, line 2: 100,000,000 bytes, and longest = 1,001 are allowed; give"
     ):
         read(TextLines(paths=(str(path),), longest=1001))
     rows, skipped = read(TextLines(paths=(str(path),), longest=1001, too_long="skip"))
@@ -150,6 +153,59 @@ def test_nothing_to_read_is_said(tmp_path):
     path.write_bytes(gzip.compress(b"text" * 1000)[:-10])
     with pytest.raises(TrainingError, match="damaged"):
         read(TextLines(paths=(str(path),)))
+
+
+def test_packed_files_are_unpacked_as_they_are_read(tmp_path):
+    content = b"one\ntwo\n"
+    for suffix, pack in ((".gz", gzip.compress), (".xz", lzma.compress), (".bz2", bz2.compress)):
+        folder = tmp_path / suffix[1:]
+        folder.mkdir()
+        path = folder / f"a.txt{suffix}"
+        path.write_bytes(pack(content))
+        (folder / f"a.pdf{suffix}").write_bytes(pack(b"no"))
+        assert read(TextLines(paths=(str(folder),)))[0] == [{"text": "one"}, {"text": "two"}]
+        assert read(TextFiles(paths=(str(path),)))[0] == [{"text": "one\ntwo\n"}]
+        (folder / f"t.tsv{suffix}").write_bytes(pack(b"text\tlabel\na\t0\n"))
+        assert read(Table(paths=(str(folder),)))[0] == [{"text": "a", "label": "0"}]
+        for damaged in (pack(content * 999)[:-9], b"no such file", pack(content)[:6] + b"\xff" * 30):
+            path.write_bytes(damaged)
+            with pytest.raises(TrainingError, match=r"is damaged .*fetch it again"):
+                read(TextLines(paths=(str(path),)))
+
+
+@pytest.mark.parametrize(
+    ("content", "hint"),
+    [
+        (gzip.compress(b"text" * 99, mtime=0), "packed by gzip; let its name end in .gz"),
+        (lzma.compress(b"text" * 99), "packed by xz; let its name end in .xz"),
+        (b"PK\x03\x04\xff\xfe", "a zip archive; unpack it first"),
+        (b"\x28\xb5\x2f\xfd\xff", "packed by zstd; unpack it first"),
+        (b"%PDF-\xff\xfe", "a PDF; take the text out of it first"),
+        (b"PAR1\xff\xfe", "Parquet; read it with kind = 'parquet'"),
+        ("wie schön".encode("latin-1"), r"byte 0xF6 at byte 7 \(line 1\); convert it \(iconv -f LATIN1 -t UTF-8 a.txt"),
+    ],
+    ids=["gzip", "xz", "zip", "zstd", "pdf", "parquet", "latin-1"],
+)
+@pytest.mark.parametrize("kind", [TextFiles, TextLines, JsonLines, Table, Conll])
+def test_what_is_no_text_is_told_by_how_it_begins(tmp_path, kind, content, hint):
+    with pytest.raises(TrainingError, match=f"a.txt is not utf-8: .*{hint}"):
+        read(kind(paths=(written(tmp_path / "a.txt", content),)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "good"),
+    [
+        (TextFiles, "a\n"),
+        (TextLines, "a\n"),
+        (JsonLines, '{"text": "a"}\n'),
+        (Table, "text\na\n"),
+        (Conll, "a O\n"),
+    ],
+)
+def test_an_empty_file_among_good_ones_is_counted(tmp_path, kind, good):
+    paths = (written(tmp_path / "a", good), written(tmp_path / "empty", ""), written(tmp_path / "z", good))
+    rows, skipped = read(kind(paths=paths))
+    assert len(rows) == 2 and rows[0] == rows[1] and skipped == ["empty files"]
 
 
 # ── rows with columns ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -189,6 +245,30 @@ def test_tables(tmp_path):
         Table(paths=(path,), separator="||")
 
 
+def test_a_line_of_names_that_was_not_thought_of(tmp_path):
+    """Columns are named, and so does the file; or they are not, and the first row was taken for names."""
+    path = written(tmp_path / "a.tsv", "Sentence\tLabel\ngood film\tpositive\n")
+    with pytest.raises(
+        TrainingError, match=r"a\.tsv, line 1 is no row: it names the columns, Sentence, Label; leave co"
+    ):
+        read(Table(paths=(path,), columns=("sentence", "label")))
+    tokenizer, encoder = bytes_tokenizer(), Labelled(labels=("negative", "positive"))
+    with pytest.raises(
+        TrainingError, match=r"a\.tsv, line 1: the label 'Label' in column 'label' is none of negative, "
+    ):
+        cache_of(tmp_path, Table(paths=(path,), columns=("text", "label")), tokenizer, encoder)
+    with pytest.raises(TrainingError, match=r"Does the file's first line name the columns\? Then leave columns out"):
+        cache_of(tmp_path, Table(paths=(path,), columns=("text", "label")), tokenizer, encoder)
+    path = written(tmp_path / "b.tsv", "bad film\tnegative\ngood film\tpositive\n")
+    with pytest.raises(
+        TrainingError, match=r"b\.tsv, line 2: there is no column 'text'; .* no header\? Then name the co"
+    ):
+        cache_of(tmp_path, Table(paths=(path,)), tokenizer, encoder)
+    path = written(tmp_path / "c.tsv", "text\tlabel\ngood film\tpositive\n\nfine film\tpositve\n")
+    with pytest.raises(TrainingError, match=r"c\.tsv, line 4: the label 'positve' .*; did you mean 'positive'\?$"):
+        cache_of(tmp_path, Table(paths=(path,)), tokenizer, encoder)
+
+
 def test_conll(tmp_path):
     content = "-DOCSTART- -X- O\n\nen:Paris NNP B-LOC\nen:is VBZ O\n\n\nen:Yes UH O"
     rows, _ = read(Conll(paths=(written(tmp_path / "a.conll", content),), prefix="en:"))
@@ -200,7 +280,7 @@ def test_conll(tmp_path):
 
 
 def test_lines_in_parallel(tmp_path, monkeypatch):
-    monkeypatch.setattr("clearhead.train.data.readers.LINES", 100)
+    monkeypatch.setattr("clearhead.train.data.texts.LINES", 100)
     de, en = written(tmp_path / "de.gz", "ein\n\nzwei\n"), written(tmp_path / "en", "one\nx\ntwo\n")
     rows, skipped = read(ParallelLines(source=de, target=en))
     assert rows == [{"source": "ein", "target": "one"}, {"source": "zwei", "target": "two"}]
@@ -208,7 +288,7 @@ def test_lines_in_parallel(tmp_path, monkeypatch):
     many = [f"{n} ja" for n in range(250)]
     de, en = written(tmp_path / "de.gz", "\n".join(many)), written(tmp_path / "en", "\n".join(many) + "\n")
     source = ParallelLines(source=de, target=en)
-    assert len(source.pieces()) == 3 and read(source)[0] == [{"source": each, "target": each} for each in many]
+    assert len(source.open().pieces()) == 3 and read(source)[0] == [{"source": each, "target": each} for each in many]
     with pytest.raises(TrainingError, match=r"has 250 lines, and .*en has 1; they should have a line for a line"):
         read(ParallelLines(source=de, target=written(tmp_path / "en", "one\n")))
 

@@ -15,6 +15,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -244,7 +245,8 @@ class Writer:
             os.fsync(text.fileno())
 
     def close(self) -> None:
-        """Let go of the files."""
+        """Let go of the files. What a full disk would not take has been said by then."""
         for pair in self._files.values():
             for handle in pair:
-                handle.close()
+                with suppress(OSError):
+                    handle.close()

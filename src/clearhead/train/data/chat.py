@@ -1,4 +1,4 @@
-"""Answers: which characters of a conversation the assistant wrote. Only these are learned.
+"""Conversations: which characters of one the assistant wrote. Only these answers are learned.
 
 A template is a program, so where it puts an answer must be found out from what it writes. In two ways:
 
@@ -15,17 +15,60 @@ The second way needs each shorter text to be the beginning of the longer one. A 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from clearhead.errors import TokenizerError, TrainingError
 from clearhead.text import Tokenizer, render
+from clearhead.train.data.encoding import Fields, Kind, check_longest, cut_to, value_of
+from clearhead.train.data.rows import Row
 
 Span = tuple[int, int]
 ASSISTANT = "assistant"
 
 _BEGIN = re.compile(r"(?m)(^[ \t]*)?\{%(-?)\s*generation\s*(-?)%\}\n?")
 _END = re.compile(r"(?m)(^[ \t]*)?\{%(-?)\s*endgeneration\s*(-?)%\}\n?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """A conversation, of which the assistant's answers are learned; see `answers` for how they are found."""
+
+    messages: str = "messages"
+    longest: int | None = None
+
+    def __post_init__(self) -> None:
+        check_longest(self.longest)
+
+    @property
+    def fields(self) -> Mapping[str, Kind]:
+        """ids; and learned: 1 at the tokens of an answer."""
+        return {"ids": "ids", "learned": "flags"}
+
+    def texts(self, row: Row) -> Iterator[str]:
+        """What everybody says."""
+        messages = value_of(row, self.messages)
+        yield from (str(message.get("content", "")) for message in messages if isinstance(message, Mapping))
+
+    def encode(self, row: Row, tokenizer: Tokenizer, notes: Counter[str], *, first: bool, last: bool) -> Fields:
+        """The whole conversation, cut at its end where it is too long."""
+        text, spans = answers(tokenizer, value_of(row, self.messages))
+        encoding = tokenizer.encode(text, special=False)
+        learned = [0] * len(encoding)
+        span = 0
+        for at, (begin, end) in enumerate(encoding.offsets):
+            while span < len(spans) and begin >= spans[span][1]:
+                span += 1
+            learned[at] = int(span < len(spans) and begin >= spans[span][0] and end > begin)
+        ids = encoding.ids
+        if self.longest is not None and len(ids) > self.longest:
+            notes[cut_to(self.longest)] += 1
+            ids, learned = ids[: self.longest], learned[: self.longest]
+        if not any(learned):
+            notes["conversations without an answer to learn from"] += 1
+        return {"ids": ids, "learned": learned}
 
 
 def answers(tokenizer: Tokenizer, messages: Any) -> tuple[str, list[Span]]:

@@ -6,12 +6,14 @@ begins. Every complaint names the file, the line and the byte.
 
 from __future__ import annotations
 
+import bz2
 import codecs
 import gzip
 import hashlib
+import lzma
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
@@ -28,6 +30,26 @@ TooLong = Literal["refuse", "skip", "cut"]
 _BLOCK = 1 << 20
 _WHOLE = 1 << 62
 
+PACKED: Mapping[str, Callable[[Path, Literal["rb"]], IO[bytes]]] = {
+    ".gz": gzip.open,  # type: ignore[dict-item]
+    ".xz": lzma.open,
+    ".bz2": bz2.open,
+}
+"""Endings of packed files that are unpacked as they are read."""
+
+_LOOKS = {
+    b"\x1f\x8b": "it is packed by gzip; let its name end in .gz",
+    b"\xfd7zXZ\0": "it is packed by xz; let its name end in .xz",
+    b"BZh": "it is packed by bzip2; let its name end in .bz2",
+    b"PK\x03\x04": "it is a zip archive; unpack it first",
+    b"\x28\xb5\x2f\xfd": "it is packed by zstd; unpack it first",
+    b"%PDF": "it is a PDF; take the text out of it first",
+    b"PAR1": "it is Parquet; read it with kind = 'parquet'",
+    codecs.BOM_UTF16_LE: "it looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {name}",
+    codecs.BOM_UTF16_BE: "it looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {name}",
+}
+"""How files begin that are no text, and what to do about them."""
+
 
 class Line(NamedTuple):
     """A line without its end: where it begins, its bytes (at most `longest` of them), and how many it has in truth."""
@@ -38,8 +60,8 @@ class Line(NamedTuple):
 
 
 def find(paths: Iterable[str], suffixes: tuple[str, ...]) -> tuple[Path, ...]:
-    """The files that these paths name: files as they are, folders searched for `suffixes` (or these and `.gz`), in
-    the order of their names. Raises TrainingError where there is nothing."""
+    """The files that these paths name: files as they are, folders searched for `suffixes` (or these and `.gz`, `.xz`,
+    `.bz2`), in the order of their names. Raises TrainingError where there is nothing."""
     found: list[Path] = []
     for name in paths:
         path = Path(name).expanduser()
@@ -47,7 +69,7 @@ def find(paths: Iterable[str], suffixes: tuple[str, ...]) -> tuple[Path, ...]:
             found.append(path)
         elif path.is_dir():
             files = sorted(each for each in path.rglob("*") if each.is_file() and not _is_hidden(each, path))
-            fitting = [each for each in files if each.name.removesuffix(".gz").endswith(suffixes)]
+            fitting = [each for each in files if unpacked_name(each).endswith(suffixes)]
             if not fitting:
                 others = Counter(each.suffix or each.name for each in files).most_common(4)
                 there = ", ".join(f"{number} {suffix}" for suffix, number in others) or "no files"
@@ -73,22 +95,34 @@ def _is_hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
+def is_packed(path: Path) -> bool:
+    """Whether it can only be read from its beginning."""
+    return path.suffix in PACKED
+
+
+def unpacked_name(path: Path) -> str:
+    """The name without the ending that says how it is packed."""
+    return path.stem if is_packed(path) else path.name
+
+
 @contextmanager
 def opened(path: Path) -> Iterator[IO[bytes]]:
-    """The bytes of a file, `.gz` unpacked. Raises TrainingError where it cannot be read."""
+    """The bytes of a file, a packed one unpacked. Raises TrainingError where it cannot be read."""
     try:
-        with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb", _BLOCK) as handle:
-            yield handle  # type: ignore[misc]
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        with PACKED[path.suffix](path, "rb") if is_packed(path) else open(path, "rb", _BLOCK) as handle:
+            yield handle
+    except (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
         raise TrainingError(f"{path} is damaged ({error}); fetch it again.") from None
     except OSError as error:
+        if is_packed(path) and error.errno is None:  # bz2's word for damage
+            raise TrainingError(f"{path} is damaged ({error}); fetch it again.") from None
         raise TrainingError(f"{path} cannot be read: {error.strerror or error}.") from None
 
 
 def spans(path: Path, piece: int | None = None) -> list[tuple[int, int]]:
     """Ranges of bytes that make up the file; a packed one is read from its beginning only, so it has one."""
     size, piece = path.stat().st_size, piece if piece is not None else PIECE
-    if path.suffix == ".gz":
+    if is_packed(path):
         return [(0, _WHOLE)]
     return [(start, min(start + piece, size)) for start in range(0, size, piece)]
 
@@ -99,7 +133,7 @@ def lines(path: Path, start: int = 0, stop: int = _WHOLE, *, longest: int = LONG
         at = start
         if start:  # a line that began before belongs to the piece before
             handle.seek(start - 1)
-            at = start - 1 + _skip_line(handle)
+            at = start - 1 + _skip_line(handle.readline)[0]
         while at < stop:
             content = handle.readline(longest + 2)
             if not content:
@@ -107,18 +141,21 @@ def lines(path: Path, start: int = 0, stop: int = _WHOLE, *, longest: int = LONG
             line = content.removesuffix(b"\n").removesuffix(b"\r")
             size, length = len(content), len(line)
             if not content.endswith(b"\n") and size == longest + 2:
-                size = length = size + _skip_line(handle)
+                skipped, end = _skip_line(handle.readline)
+                size += skipped
+                length = size - end
             yield Line(at, line[:longest], length)
             at += size
 
 
-def _skip_line(handle: IO[bytes]) -> int:
-    skipped = 0
-    while block := handle.readline(_BLOCK):
+def _skip_line(readline: Callable[[int], bytes]) -> tuple[int, int]:
+    """How many bytes are left of a line, and how many of them are its end."""
+    skipped, block = 0, b""
+    while block := readline(_BLOCK):
         skipped += len(block)
         if block.endswith(b"\n"):
             break
-    return skipped
+    return skipped, 2 if block.endswith(b"\r\n") else int(block.endswith(b"\n"))
 
 
 def seam(path: Path, near: int, within: int = _BLOCK) -> int:
@@ -170,13 +207,18 @@ def decode(content: bytes, path: Path, at: int, encoding: str, *, cut: bool = Fa
     except UnicodeDecodeError as error:
         place = at + error.start
         hint = f"convert it (iconv -f LATIN1 -t UTF-8 {path.name}), or give its encoding, such as encoding = 'latin-1'"
-        if content[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-            hint = f"it looks like UTF-16; convert it: iconv -f UTF-16 -t UTF-8 {path.name}"
+        begin = _begin(path, 8)
+        hint = next((what.format(name=path.name) for mark, what in _LOOKS.items() if begin.startswith(mark)), hint)
         byte = content[error.start]
         raise TrainingError(
             f"{path} is not {encoding}: byte 0x{byte:02X} at byte {place} (line {line_number(path, place)}); {hint}."
         ) from None
     return text.replace("\r\n", "\n") if "\r" in text else text
+
+
+def _begin(path: Path, n: int) -> bytes:
+    with opened(path) as handle:
+        return handle.read(n)
 
 
 def line_number(path: Path, at: int) -> int:

@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -46,12 +47,13 @@ def prepared(
     workers: int | None = None,
     verify: bool = True,
     quiet: bool = False,
+    waits_quietly: bool = False,
 ) -> Cache:
     """The cache of `source`, tokenised by `encoder`; made if need be, with its progress on stderr.
 
     folder: where caches lie. workers: processes; as many as processors, unless given. Several processes may ask at
-    once: one makes it and the others wait. Raises TrainingError for data that is missing, empty or not as it should
-    be, and for a full disk; then nothing is left behind.
+    once: one makes it, and tells of it; the others wait, and say so unless `waits_quietly`. Raises TrainingError for
+    data that is missing, empty or not as it should be, and for a full disk; then nothing is left behind.
     """
     folder = folder if folder is not None else default_folder()
     try:
@@ -67,7 +69,7 @@ def prepared(
             }
             key = hashlib.sha256(json.dumps(told, sort_keys=True, default=list).encode()).hexdigest()
             final = folder / key[:24]
-            with _lock(folder / f".{key[:24]}.lock", quiet):
+            with _lock(folder / f".{key[:24]}.lock", quiet or waits_quietly):
                 ready = _ready(final, key, verify, quiet)
                 if ready is not None:
                     return ready
@@ -115,14 +117,15 @@ def _make(
     reader = source.open()
     pieces = reader.pieces()
     size = sum(piece.size for piece in pieces)
-    most = workers if workers is not None else min(_processors(), size // SMALL)
+    most = min(workers if workers is not None else min(_processors(), size // SMALL), len(pieces))
     vocab_size = max(tokenizer.vocab_size, tokenizer.target.vocab_size)
     writer = Writer(folder, encoder.fields, vocab_size)
-    progress = Progress(size, quiet)
+    progress = Progress(size, max(most, 1), quiet)
     try:
         work = Work(reader, encoder, vocab_size)
-        for part in parts(work, tokenizer, pieces, folder, min(most, len(pieces)), progress.done):
-            writer.append(part)
+        with closing(parts(work, tokenizer, pieces, folder, most, progress.done)) as made:
+            for part in made:
+                writer.append(part)
         main = next(iter(encoder.fields))
         n_tokens = writer._ends[main]
         if not writer.rows or not n_tokens:
@@ -193,10 +196,12 @@ class _lock:
 
 
 class Progress:
-    """How far tokenising is, on stderr: one line that changes on a terminal, a line every ten seconds elsewhere."""
+    """How far tokenising is, on stderr: one line that changes on a terminal, a line every ten seconds elsewhere; and
+    when it is done, what there is. What takes less is not talked about in between."""
 
-    def __init__(self, size: int, quiet: bool) -> None:
+    def __init__(self, size: int, processes: int, quiet: bool) -> None:
         self._size, self._quiet, self._read = max(size, 1), quiet, 0
+        self._by = f"{processes} processes" if processes > 1 else "1 process"
         self._begin = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
 
@@ -210,8 +215,8 @@ class Progress:
         speed = self._read / (now - self._begin)
         left = (self._size - self._read) / speed if speed else 0.0
         line = (
-            f"tokenising: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, {speed / 1e6:.1f} MB/s, "
-            f"{left:,.0f} s left"
+            f"tokenising in {self._by}: {self._read / 1e6:,.0f} of {self._size / 1e6:,.0f} MB, "
+            f"{speed / 1e6:.1f} MB/s, {left:,.0f} s left"
         )
         _say(f"\r\x1b[K{line}" if self._terminal else line, self._quiet, end="" if self._terminal else "\n")
 
@@ -220,7 +225,9 @@ class Progress:
         seconds = time.monotonic() - self._begin
         told = "".join(f"; {number:,} {what}" for what, number in notes.items())
         clear = "\r\x1b[K" if self._terminal else ""
-        _say(f"{clear}tokenised {rows:,} rows to {n_tokens:,} tokens in {seconds:.1f} s{told}", self._quiet)
+        _say(
+            f"{clear}tokenised {rows:,} rows to {n_tokens:,} tokens in {seconds:.1f} s by {self._by}{told}", self._quiet
+        )
 
 
 def _say(line: str, quiet: bool, end: str = "\n") -> None:

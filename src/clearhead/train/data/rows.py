@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from clearhead.errors import ClearheadError, TrainingError
 from clearhead.train.data.files import line_number
 
 Row = Mapping[str, Any]
 """One example as its file has it: `{"text": "…", "label": "positive"}`."""
 
 
-class Found(NamedTuple):
-    """A row, and where it is: in the file `path`, at byte `at` (or row `at`, where `in_bytes` is False).
+class NoColumn(TrainingError):
+    """A row has no column of the name that is asked for."""
 
-    first, last: a document that is too long for one piece comes in several rows; these mark its two ends.
+
+class Found(NamedTuple):
+    """A row, and where it is: in the file `path`, at byte `at`; where `in_bytes` is False, at row `at`, or whatever
+    `unit` says.
+
+    first, last: a document that is too long for one piece comes in several rows; these mark its two ends. doubts: what
+    may be behind it where a column is missing, and where anything else is wrong with the row.
     """
 
     row: Row
@@ -24,11 +31,18 @@ class Found(NamedTuple):
     in_bytes: bool = True
     first: bool = True
     last: bool = True
+    unit: Literal["line", "row"] = "row"
+    doubts: tuple[str, str] = ("", "")
 
     def where(self) -> str:
         """The place in words: `train.tsv, line 17`."""
         number = line_number(Path(self.path), self.at) if self.in_bytes else self.at
-        return f"{self.path}, {'line' if self.in_bytes else 'row'} {number}"
+        return f"{self.path}, {'line' if self.in_bytes else self.unit} {number}"
+
+    def refused(self, error: ClearheadError) -> TrainingError:
+        """What is said of a row that an encoder cannot use: the place, the reason, and what may be behind it."""
+        doubt = self.doubts[not isinstance(error, NoColumn)]
+        return TrainingError(f"{self.where()}: {error}{f' {doubt}' if doubt else ''}")
 
 
 class Skipped(NamedTuple):

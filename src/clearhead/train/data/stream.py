@@ -2,7 +2,7 @@
 
 Where a stream stands is no function of the step, so it is saved: which piece, which row of it, the ids begun and not
 yet given, and the rows that wait to be shuffled. `state_dict()` is plain data, and after `load_state_dict` the stream
-goes on with exactly the rows that it would have given.
+goes on with exactly the rows that it would have given; a state of other data or settings is refused.
 
 Memory is bounded: one piece (8 MiB of text), `shuffle` rows, one row more. Every process reads the whole stream and
 takes its share of each batch, so that any number of them sees the same batches; it costs each of them the tokenising.
@@ -10,8 +10,13 @@ takes its share of each batch, so that any number of them sees the same batches;
 
 from __future__ import annotations
 
+import base64
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,11 +24,11 @@ import numpy as np
 from clearhead.errors import ClearheadError, ConfigError, TrainingError
 from clearhead.text import Tokenizer
 from clearhead.train.data.cache import dtype_of
-from clearhead.train.data.encoders import Encoder
+from clearhead.train.data.encoders import Encoder, identity
 from clearhead.train.data.order import random
 from clearhead.train.data.packing import Blocks, Documents, Fields, Packing
 from clearhead.train.data.rows import Found, Reader, Skipped, Source
-from clearhead.train.data.tables import Dataset, named
+from clearhead.train.data.tables import Dataset, Parquet, named
 
 State = dict[str, Any]
 
@@ -58,8 +63,19 @@ class Stream:
         self._dtypes = {name: dtype_of(kind, size) for name, kind in encoder.fields.items()}
         self._vocab_size = vocab_size if vocab_size is not None else size
         self._walk: _Walk | _LibraryWalk = (
-            _LibraryWalk(source) if isinstance(source, Dataset) else _Walk(source.open(), seed, bool(shuffle))
+            _LibraryWalk(source) if isinstance(source, Dataset | Parquet) else _Walk(source.open(), seed, bool(shuffle))
         )
+        self.fingerprint = _hash(
+            {
+                "source": asdict(source) if isinstance(source, Dataset | Parquet) else dict(source.identity()),
+                "pieces": self._walk.pieces,
+                "tokenizer": tokenizer.backend.to_str(),
+                "encoder": identity(encoder),
+                "packing": [type(packing).__name__, asdict(packing), ahead],
+                "shuffle": [shuffle, seed],
+            }
+        )
+        """The hash of what the stream is made from: the names and sizes of the files, the tokenizer, the settings."""
         self._begun: list[dict[str, np.ndarray]] = []  # documents read, of which Blocks has not given all
         self._buffer: list[dict[str, np.ndarray]] = []
         self._given = 0
@@ -72,6 +88,7 @@ class Stream:
     def state_dict(self) -> State:
         """Where it stands, as plain data."""
         return {
+            "of": self.fingerprint,
             "walk": self._walk.state(),
             "begun": [_told(fields) for fields in self._begun],
             "buffer": [_told(fields) for fields in self._buffer],
@@ -79,17 +96,19 @@ class Stream:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there. The data and the settings should be the same as then."""
+        """Go on from there. Raises TrainingError for what is no state, or one of other data or settings."""
         try:
+            if state["of"] != self.fingerprint:
+                raise TrainingError(
+                    "the stream is not the one that was saved: its files, tokenizer or settings (source, encoder, "
+                    "packing, shuffle, seed) have changed; go on with those of then."
+                )
             self._walk.load(state["walk"])
-            self._begun = [self._read(fields) for fields in state["begun"]]
-            self._buffer = [self._read(fields) for fields in state["buffer"]]
+            self._begun = [_read(fields) for fields in state["begun"]]
+            self._buffer = [_read(fields) for fields in state["buffer"]]
             self._given = int(state["given"])
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise TrainingError(f"this is no state of a stream: {error!r}.") from None
-
-    def _read(self, told: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        return {name: np.array(values, dtype=self._dtypes.get(name, np.dtype("i8"))) for name, values in told.items()}
 
     def _next(self) -> dict[str, np.ndarray]:
         """A row of the buffer, whose place the next one takes."""
@@ -142,7 +161,7 @@ class Stream:
             try:
                 given = self._encoder.encode(found.row, self._tokenizer, self.notes, first=found.first, last=found.last)
             except ClearheadError as error:
-                raise TrainingError(f"{found.where()}: {error}") from error
+                raise found.refused(error) from error
             fields = {name: np.asarray(values, dtype=self._dtypes[name]) for name, values in given.items()}
             if not len(fields["ids"]):
                 continue
@@ -156,8 +175,20 @@ class Stream:
             return fields
 
 
-def _told(fields: Mapping[str, np.ndarray]) -> dict[str, list[int] | list[float]]:
-    return {name: values.tolist() for name, values in fields.items()}
+def _told(fields: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """Each field's type and its bytes: a thousand rows wait in the buffer, and as numbers they would be megabytes."""
+    return {name: [each.dtype.str, base64.b64encode(each.tobytes()).decode()] for name, each in fields.items()}
+
+
+def _read(told: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {
+        name: np.frombuffer(base64.b64decode(content, validate=True), np.dtype(kind))
+        for name, (kind, content) in told.items()
+    }
+
+
+def _hash(told: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 
 class _Walk:
@@ -166,6 +197,7 @@ class _Walk:
     def __init__(self, reader: Reader, seed: int, shuffled: bool) -> None:
         self._reader, self._seed, self._shuffled = reader, seed, shuffled
         self._pieces = reader.pieces()
+        self.pieces = [(Path(piece.path).name, piece.start, piece.stop, piece.size) for piece in self._pieces]
         self.has_rows = False
         self._at = (0, 0, 0)
         self._rows: Iterator[Found | Skipped] | None = None
@@ -214,7 +246,9 @@ class _Walk:
 class _LibraryWalk:
     """Through an IterableDataset of the `datasets` library, which knows where it stands; a new one for each epoch."""
 
-    def __init__(self, source: Dataset) -> None:
+    pieces: tuple[()] = ()
+
+    def __init__(self, source: Dataset | Parquet) -> None:
         self._source = source
         self._data = source.stream()
         features = self._data.features or {}
@@ -225,7 +259,7 @@ class _LibraryWalk:
 
     def next(self) -> Found | Skipped:
         """The next row."""
-        name = self._source.name
+        name = self._source.called
         while True:
             if self._rows is None:
                 self._rows = iter(self._data)

@@ -11,9 +11,9 @@ import pickle
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -24,8 +24,11 @@ import numpy as np
 from clearhead.errors import ClearheadError, TrainingError
 from clearhead.text import Tokenizer
 from clearhead.train.data.cache import Part, dtype_of
-from clearhead.train.data.encoders import Encoder
+from clearhead.train.data.encoders import Encoder, Fields
 from clearhead.train.data.rows import Piece, Reader, Skipped
+
+_AT_A_TIME = 1 << 20
+"""Numbers that wait to be written."""
 
 
 @dataclass(frozen=True)
@@ -39,37 +42,71 @@ class Work:
 
 def encode_piece(work: Work, tokenizer: Tokenizer, piece: Piece, prefix: Path) -> Part:
     """Write the numbers of one piece's rows, by field. Raises TrainingError naming the row that cannot be had."""
-    kinds = work.encoder.fields
-    dtypes = {name: dtype_of(kind, work.vocab_size) for name, kind in kinds.items()}
-    numbers: dict[str, list[np.ndarray]] = {name: [] for name in kinds}
     notes: Counter[str] = Counter()
-    rows, joins = 0, False
-    for found in work.reader.read(piece):
-        if isinstance(found, Skipped):
-            notes[found.why] += 1
-            continue
-        try:
-            fields = work.encoder.encode(found.row, tokenizer, notes, first=found.first, last=found.last)
-        except ClearheadError as error:
-            raise TrainingError(f"{found.where()}: {error}") from error
-        joins = joins or (rows == 0 and not found.first)
+    joins = False
+    with _Columns(work, prefix) as columns:
+        for found in work.reader.read(piece):
+            if isinstance(found, Skipped):
+                notes[found.why] += 1
+                continue
+            try:
+                fields = work.encoder.encode(found.row, tokenizer, notes, first=found.first, last=found.last)
+            except ClearheadError as error:
+                raise found.refused(error) from error
+            joins = joins or (columns.rows == 0 and not found.first)
+            columns.add(fields)
+    return Part(prefix=prefix, rows=columns.rows, joins=joins, largest=columns.largest, notes=notes)
+
+
+class _Columns:
+    """The files of a part. A packed file of any size is one piece, so rows are written as they come, some at a time."""
+
+    def __init__(self, work: Work, prefix: Path) -> None:
+        self._kinds = work.encoder.fields
+        self._dtypes = {name: dtype_of(kind, work.vocab_size) for name, kind in self._kinds.items()}
+        part = Part(prefix=prefix, rows=0, joins=False, largest={}, notes={})
+        self._paths = {name: (part.numbers(name), part.lengths(name)) for name in self._kinds}
+        self._waiting: dict[str, list[np.ndarray]] = {name: [] for name in self._kinds}
+        self._many = self.rows = 0
+        self.largest: dict[str, int] = {}
+
+    def __enter__(self) -> _Columns:
+        self._open = ExitStack()
+        self._files = {
+            name: [self._open.enter_context(open(path, "wb")) for path in paths]  # noqa: SIM115
+            for name, paths in self._paths.items()
+        }
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._open:
+            if kind is None:
+                self._write()
+
+    def add(self, fields: Fields) -> None:
+        """A row more."""
         for name, values in fields.items():
-            numbers[name].append(np.asarray(values, dtype=dtypes[name]))
-        rows += 1
-    part = Part(prefix=prefix, rows=rows, joins=joins, largest={}, notes=notes)
-    largest = {}
-    for name, arrays in numbers.items():
-        whole = np.concatenate(arrays) if arrays else np.zeros(0, dtypes[name])
-        if kinds[name] == "ids" and len(whole):
-            largest[name] = int(whole.max())
-        whole.tofile(part.numbers(name))
-        np.array([len(each) for each in arrays], dtype="<i8").tofile(part.lengths(name))
-    return Part(prefix=prefix, rows=rows, joins=joins, largest=largest, notes=notes)
+            self._waiting[name].append(np.asarray(values, dtype=self._dtypes[name]))
+            self._many += len(values)
+        self.rows += 1
+        if self._many > _AT_A_TIME:
+            self._write()
+
+    def _write(self) -> None:
+        for name, arrays in self._waiting.items():
+            numbers, lengths = self._files[name]
+            whole = np.concatenate(arrays) if arrays else np.zeros(0, self._dtypes[name])
+            if self._kinds[name] == "ids" and len(whole):
+                self.largest[name] = max(self.largest.get(name, 0), int(whole.max()))
+            numbers.write(whole.tobytes())
+            lengths.write(np.array([len(each) for each in arrays], dtype="<i8").tobytes())
+            arrays.clear()
+        self._many = 0
 
 
 def parts(
     work: Work, tokenizer: Tokenizer, pieces: list[Piece], folder: Path, workers: int, done: Callable[[Piece], None]
-) -> Iterator[Part]:
+) -> Generator[Part, None, None]:
     """The parts of all pieces, in order. folder: where they may be written; it holds the saved tokenizer."""
     named = [(piece, folder / f"{number:06d}") for number, piece in enumerate(pieces)]
     if workers <= 1:
@@ -128,6 +165,7 @@ class _Process:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "TOKENIZERS_PARALLELISM": "false", "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,  # Ctrl-C is for us, and we end it
         )
         self._work: Work | None = work
 
