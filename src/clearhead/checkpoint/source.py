@@ -67,6 +67,12 @@ def from_folder(folder: Path, name: str, *, pickle: bool = False) -> Source:
         return from_file(files[0], name)
     if files:
         raise CheckpointError(f"{folder} has {len(files)} GGUF files; name one of them, such as {files[0]}.")
+    if (folder / "run.json").is_file():
+        made = (folder / "model" / CONFIG).is_file()
+        there = (
+            f"its model is {folder / 'model'}" if made else f"clearhead train --resume {folder} goes on to its model"
+        )
+        raise CheckpointError(f"{folder} is the folder of a training run; {there}.")
     raise CheckpointError(
         f"{folder} has no {CONFIG}, no {PARAMS} with consolidated.*.pth and no GGUF file; it is not a model's folder."
     )
