@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from clearhead.errors import TrainingError
-from clearhead.train.journal import Journal, curves, draw, read, sketch, smoothed
+from clearhead.train.curve import apart, curves, draw, sketch, smoothed
+from clearhead.train.journal import Journal, read
 
 
 def written(run: Path, steps: range, done: int = 0) -> None:
@@ -25,7 +26,7 @@ def test_a_run_that_goes_on_forgets_what_came_after_its_checkpoint(tmp_path: Pat
     written(tmp_path, range(8, 20), done=8)
     found = curves(read(tmp_path))
     assert [step for step, _ in found["training"]] == list(range(1, 21))
-    assert [step for step, _ in found["validation"]] == [5, 10, 15, 20]
+    assert [step for step, _ in found["held out"]] == [5, 10, 15, 20]
 
 
 def test_a_new_run_begins_anew(tmp_path: Path) -> None:
@@ -36,12 +37,40 @@ def test_a_new_run_begins_anew(tmp_path: Path) -> None:
 
 def test_curves(tmp_path: Path) -> None:
     written(tmp_path, range(1000))
-    points = curves(read(tmp_path))["training"]
-    drawn = sketch(points, width=40, height=5).splitlines()
-    assert len(drawn) == 5 and all(len(line) == 50 for line in drawn) and "█" in drawn[0]
+    found = curves(read(tmp_path))
+    drawn = sketch(found, width=40, height=6).splitlines()
+    assert len(drawn) == 8 and all(line[9] in "┤│└ " for line in drawn)
+    assert drawn[0].startswith("   0.763 ┤") and drawn[5].startswith("   0.005 ┤") and drawn[7].endswith("1,000 steps")
+    assert "training 0.005" in drawn[4] + drawn[5] and "● held out 0.006" in drawn[4] + drawn[5]
+    assert all(any("⠁" <= one <= "⣿" for one in line) for line in drawn[:6])
+    assert any("●" in line[10:50] for line in drawn[:6])
     assert smoothed([(1, 1.0), (2, 3.0), (3, 5.0)], 2) == [(1.5, 2.0), (3.0, 5.0)]
-    assert sketch([]) == "" and len(sketch([(1, 2.0)]).splitlines()) == 8
+    assert sketch({}) == "" and len(sketch({"training": [(1, 2.0)]}).splitlines()) == 11
     assert draw(tmp_path).stat().st_size > 5_000
+
+
+def test_names_at_the_ends_of_curves_keep_apart() -> None:
+    within = 5.0, 0.0, 100.0
+    assert apart([10.0, 30.0], *within) == [10, 30]
+    assert apart([20.0, 21.0], *within) == [18, 23]
+    assert apart([21.0, 20.0], *within) == [23, 18]
+    assert apart([0.0, 0.0], *within) == [0, 5] and apart([99.0, 100.0], *within) == [95, 100]
+
+
+def test_the_names_in_a_picture_do_not_overlap(tmp_path: Path) -> None:
+    import matplotlib.figure
+
+    journal = Journal(tmp_path)
+    for step in range(50):
+        journal.write(step, loss=2 + 1 / (step + 1), **({"validation_loss": 2.001} if step == 49 else {}))
+    figures: list[matplotlib.figure.Figure] = []
+    figure = matplotlib.figure.Figure
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure", lambda **how: figures.append(figure(**how)) or figures[-1])
+        draw(tmp_path)
+    [axes] = figures[0].axes
+    one, other = (text.get_window_extent() for text in axes.texts if text.get_alpha() != 0)
+    assert not one.overlaps(other)
 
 
 def test_a_journal_that_cannot_be_written(tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import importlib
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any
 
 from clearhead.errors import InputError, MissingDependencyError
@@ -47,6 +49,33 @@ def accuracy(said: Sequence[object], right: Sequence[object]) -> Score:
     return Score("accuracy", hits / len(right), f"{hits:,} of {len(right):,}")
 
 
+def f1(said: Sequence[object], right: Sequence[object]) -> Score:
+    """The mean, over the labels that are right somewhere or were said, of 2·hits / (times said + times right)."""
+    _check(said, right)
+    hits = Counter(a for a, b in zip(said, right, strict=True) if a == b)
+    times = Counter(said) + Counter(right)
+    return Score(
+        "F1", sum(2 * hits[label] / n for label, n in times.items()) / len(times), f"mean of {len(times)} labels"
+    )
+
+
+def micro_f1(said: Sequence[Sequence[bool]], right: Sequence[Sequence[bool]]) -> Score:
+    """F1 of labels of which several may hold: 2·hits / (labels said + labels right), over all texts."""
+    _check(said, right)
+    pairs = [pair for a, b in zip(said, right, strict=True) for pair in zip(a, b, strict=True)]
+    hits, named = sum(a and b for a, b in pairs), sum(a + b for a, b in pairs)
+    return Score("F1", 2 * hits / named if named else 0.0, "micro average, a label holds from probability 0.5")
+
+
+def correlation(said: Sequence[float], right: Sequence[float]) -> Score:
+    """Pearson's r: how far two series go together, −1 to 1; 0 where one of them does not change."""
+    _check(said, right)
+    mean_a, mean_b = sum(said) / len(said), sum(right) / len(right)
+    a, b = [x - mean_a for x in said], [y - mean_b for y in right]
+    spread = math.sqrt(sum(x * x for x in a) * sum(y * y for y in b))
+    return Score("Pearson r", sum(x * y for x, y in zip(a, b, strict=True)) / spread if spread else 0.0)
+
+
 def exact_match(said: Sequence[str], right: Sequence[str]) -> Score:
     """The share of texts that are right to the last character, blanks around them aside."""
     _check(said, right)
@@ -64,8 +93,13 @@ def entity_f1(said: Sequence[Sequence[str]], right: Sequence[Sequence[str]]) -> 
         if len(a) != len(b):
             raise InputError(f"text {number} has {len(b)} words and {len(a)} tags were predicted; give one a word.")
     metrics = _library("seqeval.metrics", "seqeval")
-    value = metrics.f1_score([list(tags) for tags in right], [list(tags) for tags in said], zero_division=0)
-    return Score("entity F1", float(value), "seqeval, micro average")
+    lists = [list(tags) for tags in right], [list(tags) for tags in said]
+    precision, recall, value = (
+        float(measure(*lists, zero_division=0))
+        for measure in (metrics.precision_score, metrics.recall_score, metrics.f1_score)
+    )
+    told = f"precision {precision:.3f}, recall {recall:.3f}; seqeval {version('seqeval')}, micro average"
+    return Score("entity F1", value, told)
 
 
 def bleu(said: Sequence[str], right: Sequence[str]) -> Score:
@@ -73,7 +107,7 @@ def bleu(said: Sequence[str], right: Sequence[str]) -> Score:
     _check(said, right)
     metric = _library("sacrebleu", "sacrebleu").BLEU()
     value = metric.corpus_score(list(said), [list(right)]).score
-    return Score("BLEU", float(value), str(metric.get_signature()))
+    return Score("BLEU", float(value), f"sacrebleu {metric.get_signature()}")
 
 
 def chrf(said: Sequence[str], right: Sequence[str]) -> Score:
@@ -81,7 +115,7 @@ def chrf(said: Sequence[str], right: Sequence[str]) -> Score:
     _check(said, right)
     metric = _library("sacrebleu", "sacrebleu").CHRF()
     value = metric.corpus_score(list(said), [list(right)]).score
-    return Score("chrF", float(value), str(metric.get_signature()))
+    return Score("chrF", float(value), f"sacrebleu {metric.get_signature()}")
 
 
 def rouge(said: Sequence[str], right: Sequence[str]) -> list[Score]:
@@ -90,10 +124,9 @@ def rouge(said: Sequence[str], right: Sequence[str]) -> list[Score]:
     names = ("rouge1", "rouge2", "rougeL")
     scorer = _library("rouge_score.rouge_scorer", "rouge-score").RougeScorer(list(names), use_stemmer=True)
     scores = [scorer.score(target=b, prediction=a) for a, b in zip(said, right, strict=True)]
+    told = f"F-measure; rouge-score {version('rouge-score')}, stems"
     return [
-        Score(
-            name.replace("rouge", "ROUGE-"), sum(s[name].fmeasure for s in scores) / len(scores), "rouge-score, stems"
-        )
+        Score(name.replace("rouge", "ROUGE-"), sum(s[name].fmeasure for s in scores) / len(scores), told)
         for name in names
     ]
 

@@ -1,4 +1,4 @@
-"""The journal: what happened in a run, a JSON line a time, and the curve that is drawn from it.
+"""The journal: what happened in a run, a JSON line a time; `curve.py` draws it, `trackers.py` show it.
 
     {"step": 199, "loss": 2.31, "norm": 0.84, "rate": 0.001, "tokens": 154368, "tokens_per_s": 16230.0, "seconds": 9.5}
     {"step": 199, "validation_loss": 2.40}
@@ -11,19 +11,26 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from clearhead.errors import MissingDependencyError, TrainingError
+from clearhead.errors import TrainingError
+from clearhead.train.trackers import Choice, opened
 
 
 class Journal:
-    """Lines of RUN/metrics.jsonl; `done` steps are kept of what is there already."""
+    """Lines of RUN/metrics.jsonl; `done` steps are kept of what is there already.
 
-    def __init__(self, run: Path, done: int = 0) -> None:
+    tracker: is told each line, too. about: the recipe, as a tracker shows it.
+    """
+
+    def __init__(
+        self, run: Path, done: int = 0, tracker: Choice | None = None, about: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = run / "metrics.jsonl"
-        kept = [line for line in read(run) if line["step"] < done] if done else []
+        before = read(run) if done else []
+        kept = [line for line in before if line["step"] < done]
         try:
             run.mkdir(parents=True, exist_ok=True)
             temporary = self.path.with_suffix(".tmp")
@@ -31,14 +38,24 @@ class Journal:
             os.replace(temporary, self.path)
         except OSError as error:
             raise TrainingError(f"{self.path} cannot be written: {error.strerror}.") from None
+        told = 1 + max((line["step"] for line in before), default=-1)
+        self.tracker = opened(tracker, run, about or {}, kept, told) if tracker is not None else None
 
     def write(self, step: int, **values: object) -> None:
         """Add a line. Raises TrainingError where the disk is full."""
+        line = {"step": step, **values}
         try:
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step, **values}) + "\n")
+                file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise TrainingError(f"{self.path} cannot be written: {error.strerror}.") from None
+        if self.tracker is not None:
+            self.tracker.tell(line)
+
+    def close(self) -> None:
+        """Have the tracker write what it still has to."""
+        if self.tracker is not None:
+            self.tracker.close()
 
 
 def read(run: Path) -> list[dict[str, Any]]:
@@ -56,68 +73,3 @@ def read(run: Path) -> list[dict[str, Any]]:
         if isinstance(told, dict) and isinstance(told.get("step"), int):
             lines.append(told)
     return lines
-
-
-def curves(lines: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
-    """The losses by step: of training, and of validation where there was any."""
-    found: dict[str, list[tuple[int, float]]] = {"training": [], "validation": []}
-    for line in lines:
-        for key, name in (("loss", "training"), ("validation_loss", "validation")):
-            if isinstance(line.get(key), int | float):
-                found[name].append((line["step"] + 1, float(line[key])))
-    return {name: points for name, points in found.items() if points}
-
-
-def smoothed(points: list[tuple[int, float]], bins: int) -> list[tuple[float, float]]:
-    """The means of at most `bins` runs of neighbouring points, so that a long curve can be read."""
-    size = -(-len(points) // bins)
-    parts = [points[at : at + size] for at in range(0, len(points), size)]
-    return [(sum(x for x, _ in part) / len(part), sum(y for _, y in part) / len(part)) for part in parts]
-
-
-def draw(run: Path) -> Path:
-    """RUN/curve.png: loss against steps. Raises MissingDependencyError without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise MissingDependencyError(
-            'the curve is drawn by matplotlib, which is not installed; pip install "clearhead[plot]" brings it.'
-        ) from None
-    figure = Figure(figsize=(7, 4), layout="constrained")
-    axes = figure.add_subplot()
-    found = curves(read(run))
-    for name, colour in (("training", "#9aa7b8"), ("validation", "#c2410c")):
-        if name in found:
-            points = smoothed(found[name], 400) if name == "training" else found[name]
-            axes.plot(*zip(*points, strict=True), color=colour, linewidth=1.6, label=name)
-            axes.annotate(
-                f"{points[-1][1]:.3f}", points[-1], (6, 0), textcoords="offset points", color=colour, va="center"
-            )
-    axes.set_xlabel("steps")
-    axes.set_ylabel("loss (nats a label)")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(alpha=0.25)
-    if found:
-        axes.legend(frameon=False)
-    path = run / "curve.png"
-    figure.savefig(path, dpi=150)
-    return path
-
-
-BARS = " ▁▂▃▄▅▆▇█"
-
-
-def sketch(points: list[tuple[int, float]], width: int = 60, height: int = 8) -> str:
-    """The curve in characters, its highest and lowest loss at the left."""
-    if not points:
-        return ""
-    values = [y for _, y in smoothed(points, width)]
-    low, high = min(values), max(values)
-    span = (high - low) or 1.0
-    levels = [round((value - low) / span * (height * 8 - 1)) + 1 for value in values]
-    rows = []
-    for row in range(height - 1, -1, -1):
-        cells = "".join(BARS[min(8, max(0, level - row * 8))] for level in levels)
-        label = f"{high:.3f}" if row == height - 1 else f"{low:.3f}" if row == 0 else ""
-        rows.append(f"{label:>8} ┤{cells}")
-    return "\n".join(rows)

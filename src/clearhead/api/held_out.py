@@ -1,0 +1,76 @@
+"""A run evaluated: its newest weights, on the rows that it held out, by the measures that ended it.
+
+Nothing in the run's folder is touched, so it may be still training, and what it prints at its end can be had again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from clearhead.api.building import built
+from clearhead.api.feeding import batches
+from clearhead.api.measuring import Evaluated
+from clearhead.api.scoring import Subject, measures
+from clearhead.api.training import read_recipe
+from clearhead.errors import CheckpointError, InputError, TrainingError
+from clearhead.text import Tokenizer
+from clearhead.train import state
+from clearhead.train.adapters import adapt
+from clearhead.train.distributed import Processes
+from clearhead.train.feed import once
+from clearhead.train.objectives.causal import CausalLanguageModel
+from clearhead.train.precision import choose
+from clearhead.train.recipe import spelled
+
+
+def evaluate_run(folder: Path) -> Evaluated:
+    """The measures of a run. Raises InputError for a folder that holds none, TrainingError without a checkpoint."""
+    if not (folder / "run.json").is_file():
+        raise InputError(
+            f"{folder} is no run's folder (it has no run.json), and no data was given; name files to evaluate on."
+        )
+    recipe = read_recipe(folder / "run.json", [])
+    newest = state.newest(folder)
+    if newest is None:
+        raise TrainingError(f"{folder} has no checkpoint that is whole yet; train on, or evaluate when it has saved.")
+    known = folder / "tokenizer"
+    parts = built(recipe, Tokenizer.load(known) if known.exists() else None)
+    adapt(parts.model, recipe.adapters)
+    processes = Processes("alone")
+    data = batches(recipe, parts, processes)
+    moment = state.load(newest)
+    try:
+        processes.load(parts.model, moment.model)
+    except RuntimeError:
+        raise CheckpointError(f"{newest} is of another model than {folder / 'run.json'} describes.") from None
+    notes = []
+    told = json.loads((folder / "run.json").read_text("utf-8"))
+    if told.get("data", {}).get("fingerprint") not in (None, data.fingerprint):
+        notes.append("the data is not what it was when the run began: its files, or how they are read, have changed")
+    if not len(data.held_out):
+        raise InputError(f"{folder} held nothing out; name files to evaluate {folder / 'model'} on.")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    subject = Subject(
+        model=parts.model.to(device),
+        tokenizer=parts.tokenizer,
+        vocabulary=parts.vocabulary,
+        objective=recipe.objective,
+        device=device,
+        precision=choose(recipe.loop.precision, device),
+    )
+    if isinstance(recipe.objective, CausalLanguageModel):
+        rows, n = data.validation, sum(len(batch.labels) for batch in data.validation)
+    else:
+        rows = list(once(data.held_out, recipe.objective, parts.vocabulary, batch=max(recipe.batch, 32)))
+        n = len(data.held_out)
+    return Evaluated(
+        model=str(folder),
+        task=spelled(type(recipe.objective)),
+        scores=tuple(measures(subject, rows)),
+        read=f"{n:,} rows that the run held out, after {moment.step:,} of {recipe.loop.steps:,} steps",
+        facts={"rows": n, "step": moment.step, "steps": recipe.loop.steps},
+        notes=tuple(notes),
+    )

@@ -1,0 +1,217 @@
+"""Measuring a loaded model: a text by its windows, what is written by its references, labels and gaps by counting."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import torch
+
+from clearhead.api import Loaded, sources
+from clearhead.api.perplexity import check_stride, measure
+from clearhead.api.recipe import Data
+from clearhead.api.scoring import Subject, measures, texts_scores
+from clearhead.api.sources import Task
+from clearhead.errors import ClearheadError, InputError, TrainingError
+from clearhead.generate.settings import settled
+from clearhead.model.transformer import Decoder
+from clearhead.text import Tokenizer
+from clearhead.train.batch import Batch
+from clearhead.train.data.cache import dtype_of
+from clearhead.train.data.encoders import Encoder, text_of
+from clearhead.train.data.rows import Found, Source
+from clearhead.train.evaluate import Score
+from clearhead.train.objectives.classification import SequenceClassification, TokenClassification
+from clearhead.train.objectives.common import Chance, Objective, Row, Vocabulary
+from clearhead.train.objectives.masked import MaskedLanguageModel
+from clearhead.train.precision import Chosen
+
+TOGETHER = 32
+"""Rows that are read at once."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """What was measured. `found["perplexity"]` is a figure; `scores` has them all, each with how it was taken.
+
+    read: what of the data, in words, and how the context was used; facts: the same as numbers. notes: what a reader
+    should know before quoting a figure.
+    """
+
+    model: str
+    task: str
+    scores: tuple[Score, ...]
+    read: str
+    facts: Mapping[str, int | float | str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    def __getitem__(self, name: str) -> float:
+        for score in self.scores:
+            if score.name == name:
+                return score.value
+        names = [score.name for score in self.scores]
+        near = get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(names)}."
+        raise InputError(f"{name!r} was not measured; {hint}")
+
+    def __str__(self) -> str:
+        return "\n".join([*map(str, self.scores), self.read, *(f"note: {note}" for note in self.notes)])
+
+
+def causal(lm: Loaded, data: Data, stride: int | None, context: int | None) -> Evaluated:
+    """A text's perplexity and bits per byte, by strided windows (`perplexity.py`)."""
+    most = lm.config.context
+    if context is not None and not 2 <= context <= most:
+        raise InputError(f"context={context} should be 2 or more, and at most the {most} tokens that {lm.name} reads.")
+    width = context if context is not None else min(most, 4096)
+    step = check_stride(stride, width)
+    assert isinstance(lm.model, Decoder)
+    column = getattr(data.encoder, "column", "text")
+    scores, n = measure(lm.model, lm.tokenizer, sources.rows(data.source), column=column, context=width, stride=step)
+    read = (
+        f"{n.bytes:,} bytes, {n.tokens:,} tokens of {_many(n.documents, 'document')}, in "
+        f"{_many(n.windows, 'window')} of {width:,} tokens, a new one every {step:,}: each token is scored once, with "
+        f"{width - step:,} or more before it where its document has them"
+    )
+    notes = []
+    if n.short:
+        notes.append(f"{_many(n.short, 'document')} of fewer than two tokens left out")
+    if n.unknown:
+        notes.append(f"{n.unknown:,} tokens are unknown to the tokenizer: they are easier to say than the text is")
+    if n.lossy:
+        notes.append(
+            f"the tokenizer does not give back {n.lossy:,} of {_many(n.documents, 'document')} to the letter; bits per "
+            "byte are of the text as it was"
+        )
+    facts = {
+        "documents": n.documents,
+        "bytes": n.bytes,
+        "tokens": n.tokens,
+        "windows": n.windows,
+        "context": width,
+        "stride": step,
+        "unknown": n.unknown,
+    }
+    return Evaluated(
+        model=lm.name, task="causal-language-model", scores=tuple(scores), read=read, facts=facts, notes=tuple(notes)
+    )
+
+
+def written(lm: Loaded, data: Data, num_beams: int | None) -> Evaluated:
+    """What the model writes for each source, by its own settings, against the targets as they stand in the data."""
+    encoder = data.encoder
+    source, target = getattr(encoder, "source", "source"), getattr(encoder, "target", "target")
+    languages = {
+        name: getattr(encoder, name) for name in ("source_language", "target_language") if getattr(encoder, name, None)
+    }
+    heard, right = [], []
+    for found in sources.rows(data.source):
+        row = found.row[nested] if (nested := getattr(encoder, "nested", None)) else found.row
+        with _placed(found):
+            heard.append(text_of(row, source))
+            right.append(text_of(row, target))
+    changes: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
+    own = settled(lm.settings, changes)
+    order = sorted(range(len(heard)), key=lambda n: len(heard[n]))
+    said = [""] * len(heard)
+    for begin in range(0, len(order), TOGETHER):
+        part = order[begin : begin + TOGETHER]
+        if own.max_new_tokens is None and own.max_length is None:
+            longest = max(len(lm.tokenizer.encode(heard[n])) for n in part)
+            changes["max_new_tokens"] = min(lm.config.context - 1, 2 * longest + 20)
+        for n, text in zip(part, lm.generate([heard[n] for n in part], **languages, **changes), strict=True):
+            said[n] = text
+    how = f"beam {own.num_beams}" if own.num_beams > 1 else "greedy"
+    return Evaluated(
+        model=lm.name,
+        task="sequence-to-sequence",
+        scores=tuple(texts_scores(said, right, how)),
+        read=f"{_many(len(heard), 'text')}, written {how}, against one reference each",
+        facts={"rows": len(heard), "num_beams": own.num_beams},
+    )
+
+
+def batched(lm: Loaded, data: Data, task: Task) -> Evaluated:
+    """Labels, tags and masked tokens: rows in batches, each read once."""
+    notes: Counter[str] = Counter()
+    vocabulary = Vocabulary.of(lm.tokenizer, size=lm.config.vocab_size)
+    objective: Objective
+    if task == "masked-language-model":
+        objective = MaskedLanguageModel()
+        column = getattr(data.encoder, "column", "text")
+        rows = list(_cut(lm, sources.rows(data.source), column))
+        how = f" in stretches of at most {lm.config.context:,} tokens; 15% of them are asked about, drawn with seed 0"
+    else:
+        objective = SequenceClassification() if task == "sequence-classification" else TokenClassification()
+        rows, how = list(_encoded(data.source, data.encoder, lm.tokenizer, lm.config.vocab_size, notes)), ""
+    if not rows:
+        raise InputError("there is nothing to evaluate on: no row has a text.")
+    subject = Subject(
+        model=lm.model,
+        tokenizer=lm.tokenizer,
+        vocabulary=vocabulary,
+        objective=objective,
+        device=lm.model.device,
+        precision=Chosen(torch.float32, "as loaded"),
+    )
+    order = sorted(range(len(rows)), key=lambda n: -len(rows[n]["ids"]))
+    tokens = sum(len(row["ids"]) for row in rows)
+    return Evaluated(
+        model=lm.name,
+        task=task,
+        scores=tuple(measures(subject, _batches([rows[n] for n in order], objective, vocabulary))),
+        read=f"{_many(len(rows), 'row')}, {tokens:,} tokens{how}",
+        facts={"rows": len(rows), "tokens": tokens},
+        notes=tuple(f"{number:,} {what}" for what, number in notes.items()),
+    )
+
+
+def _batches(rows: Sequence[Row], objective: Objective, vocabulary: Vocabulary) -> Iterator[Batch]:
+    for step, begin in enumerate(range(0, len(rows), TOGETHER)):
+        yield objective.batch(rows[begin : begin + TOGETHER], vocabulary, Chance(seed=0, step=step))
+
+
+def _encoded(
+    source: Source, encoder: Encoder, tokenizer: Tokenizer, vocab_size: int, notes: Counter[str]
+) -> Iterator[Row]:
+    """The rows in numbers, as a cache would hold them."""
+    dtypes = {name: dtype_of(kind, vocab_size) for name, kind in encoder.fields.items()}
+    for found in sources.rows(source):
+        with _placed(found):
+            fields = encoder.encode(found.row, tokenizer, notes, first=found.first, last=found.last)
+        yield {name: np.asarray(values, dtype=dtypes[name]) for name, values in fields.items()}
+
+
+def _cut(lm: Loaded, found: Iterator[Found], column: str) -> Iterator[Row]:
+    """Texts in stretches that the model can read, each with the tokens that it is used to around it."""
+    frame = lm.tokenizer.encode("a")
+    inside = [place for place, side in enumerate(frame.sequences) if side is not None]
+    before, after = frame.ids[: inside[0]], frame.ids[inside[-1] + 1 :]
+    room = lm.config.context - len(before) - len(after)
+    for one in found:
+        with _placed(one):
+            ids = lm.tokenizer.encode_ids(text_of(one.row, column), special=False)
+        for begin in range(0, len(ids), room):
+            yield {"ids": np.asarray([*before, *ids[begin : begin + room], *after], dtype=np.int64)}
+
+
+class _placed:
+    """What is wrong with a row, with the place where it is."""
+
+    def __init__(self, found: Found) -> None:
+        self._found = found
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
+        if isinstance(error, ClearheadError):
+            raise TrainingError(f"{self._found.where()}: {error}") from error
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
