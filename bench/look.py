@@ -37,7 +37,7 @@ from clearhead.model.config import ModelConfig
 from clearhead.model.transformer import build
 
 WIDTH, HEADS, VOCAB = 768, 12, 30_000
-LENGTHS = {512: 15, 1024: 11, 2048: 9, 4096: 5, 8192: 5, 16_384: 3}
+LENGTHS = {512: 25, 1024: 15, 2048: 9, 4096: 7, 8192: 5, 16_384: 5}
 """Pairs of forward passes at each length."""
 
 
@@ -121,7 +121,7 @@ def forwards(family: str, lengths: dict[int, int]) -> list[dict[str, object]]:
             found.append({"T": length, "layers": layers, **figures})
             print(
                 f"{family} T={length:>6}: watched {figures['ours_s']} s, plain {figures['peer_s']} s, "
-                f"ratio {figures['ratio']} (from {figures['ratio_range']})"
+                f"ratio {figures['ratio']} (from {figures['ratio_range']}), of processor time {figures['cpu_ratio']}"
             )
     return found
 
@@ -234,6 +234,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=["all", *FAMILIES, "eager", "cuda"], default="all")
     parser.add_argument("--quick", action="store_true", help="T 512 and 1,024 only, nothing is kept")
     parser.add_argument("--pairs", type=int, help="at most so many pairs at each length")
+    parser.add_argument("--lengths", type=int, nargs="+", choices=LENGTHS, help="these alone; a family's others stay")
     parser.add_argument("--memory", type=int, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.memory:
@@ -242,7 +243,7 @@ def main() -> None:
     print(machine())
     lengths = {512: 9, 1024: 5} if args.quick else LENGTHS
     most = args.pairs or max(lengths.values())
-    lengths = {length: min(pairs, most) for length, pairs in lengths.items()}
+    lengths = {length: min(pairs, most) for length, pairs in lengths.items() if length in (args.lengths or lengths)}
     measures: dict[str, Callable[[], dict[str, object]]] = {
         **{family: lambda family=family: family_figures(family, lengths) for family in FAMILIES},
         "eager": lambda: eager_figures(1024 if args.quick else 4096, min(5, most)),
@@ -253,6 +254,9 @@ def main() -> None:
         if not args.quick:
             kept = RESULTS / "look.json"
             before = json.loads(kept.read_text()) if kept.exists() else {}
+            if args.lengths and part in before and part in FAMILIES:
+                others = [row for row in before[part]["forward"] if row["T"] not in args.lengths]
+                figures["forward"] = sorted([*others, *figures["forward"]], key=lambda row: row["T"])  # type: ignore
             keep("look", {name: before[name] for name in measures if name in before} | {part: figures})
 
 

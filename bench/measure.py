@@ -37,24 +37,31 @@ def machine() -> dict[str, object]:
 
 
 def paired(ours: Callable[[], object], peer: Callable[[], object], *, pairs: int, warmup: int = 1) -> dict[str, object]:
-    """Run the two in turn, `pairs` times; seconds of each, and the median of the ratios ours/peer pair by pair."""
+    """Run the two in turn, `pairs` times; seconds of each, and the median of the ratios ours/peer pair by pair.
+
+    cpu_ratio is of the seconds that the processor worked for each (all threads, the system's share too): where others
+    want the machine as well, it wanders less than the clock.
+    """
     for _ in range(warmup):
         ours()
         peer()
     seconds: dict[str, list[float]] = {"ours": [], "peer": []}
+    worked: dict[str, list[float]] = {"ours": [], "peer": []}
     for pair in range(pairs):
         order = [("ours", ours), ("peer", peer)]
         for name, run in order if pair % 2 else order[::-1]:
             gc.collect()
-            start = time.perf_counter()
+            start, began = time.perf_counter(), time.process_time()
             run()
             seconds[name].append(time.perf_counter() - start)
+            worked[name].append(time.process_time() - began)
     ratios = [a / b for a, b in zip(seconds["ours"], seconds["peer"], strict=True)]
     return {
         "ours_s": round(statistics.median(seconds["ours"]), 4),
         "peer_s": round(statistics.median(seconds["peer"]), 4),
         "ratio": round(statistics.median(ratios), 4),
         "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
+        "cpu_ratio": round(statistics.median(a / b for a, b in zip(worked["ours"], worked["peer"], strict=True)), 4),
         "pairs": pairs,
     }
 
@@ -83,4 +90,14 @@ def keep(name: str, figures: dict[str, object]) -> Path:
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps({"machine": machine(), **figures}, indent=1) + "\n")
     print(f"kept in {path}")
+    return path
+
+
+def keep_part(name: str, part: str, figures: dict[str, object]) -> Path:
+    """Write one part's figures to bench/results/NAME.json, with the machine it was measured on; the others stay."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({**before, part: {"machine": machine(), **figures}}, indent=1) + "\n")
+    print(f"{part} kept in {path}", flush=True)
     return path

@@ -50,7 +50,8 @@ def test_muon_makes_updates_orthogonal() -> None:
     model = tiny()
     optimisers = Optimisers(model, Muon(rate=1.0, weight_decay=0.0, momentum=0.0))
     assert "Muon of" in repr(optimisers) and "AdamW of" in repr(optimisers)
-    name, matrix = next(iter(parts_of(model)["matrices"].items()))
+    name = "decoder.blocks.0.feedforward.up.weight"  # of attention each head is a matrix: see test_muon.py
+    matrix = parts_of(model)["matrices"][name]
     before = matrix.detach().clone()
     for parameter in model.parameters():
         parameter.grad = torch.randn_like(parameter)
@@ -97,8 +98,23 @@ def test_schedules(schedule: Schedule, steps: int) -> None:
         assert schedule.factor(27, steps) == pytest.approx(0.5)
 
 
+@pytest.mark.parametrize("kind", [Constant, Cosine, WarmupStableDecay])
+def test_a_warm_up_may_be_a_share_of_the_run(kind: type[Constant] | type[Cosine] | type[WarmupStableDecay]) -> None:
+    for share, steps, number in ((0.05, 200, 10), (0.5, 30, 15), (0.001, 100, 0)):
+        asked, meant = kind(warmup=share), kind(warmup=number)
+        assert [asked.factor(n, steps) for n in range(steps)] == [meant.factor(n, steps) for n in range(steps)]
+
+
 @pytest.mark.parametrize(
-    "wrong", [lambda: Constant(warmup=-1), lambda: Cosine(floor=2.0), lambda: InverseSquareRoot(warmup=0)]
+    "wrong",
+    [
+        lambda: Constant(warmup=-1),
+        lambda: Constant(warmup=2.5),
+        lambda: Constant(warmup=float("nan")),
+        lambda: Cosine(warmup=float("inf")),
+        lambda: Cosine(floor=2.0),
+        lambda: InverseSquareRoot(warmup=0),
+    ],
 )
 def test_schedules_that_cannot_be(wrong: object) -> None:
     with pytest.raises(ConfigError):

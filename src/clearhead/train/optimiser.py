@@ -1,4 +1,4 @@
-"""Optimisers. AdamW for everything, or Muon for the matrices and AdamW for the rest. Both are PyTorch's own.
+"""Optimisers. AdamW for everything (PyTorch's, fused), or Muon for the matrices and AdamW for the rest.
 
 Which parameter goes where is decided once, by shape and place, and can be printed. Weight decay pulls on matrices
 only: norms and biases are left alone, as Radford et al. (2018) did.
@@ -14,8 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from clearhead.errors import CheckpointError, ConfigError
+from clearhead.model.attention import Attention
 from clearhead.model.heads import LanguageModelHead, MaskedLanguageModelHead
 from clearhead.model.positions import LearnedPositions, RelativeBias
+from clearhead.train import muon
 from clearhead.train.distributed import like
 
 
@@ -37,7 +39,7 @@ class AdamW:
 
 @dataclass(frozen=True, kw_only=True)
 class Muon:
-    """Momentum made orthogonal for the matrices inside the blocks (Jordan 2024), AdamW for tables, norms and biases.
+    """Momentum made orthogonal for the matrices inside the blocks (`muon.py`), AdamW for tables, norms and biases.
 
     rate: of the matrices, scaled so that their updates are as large as AdamW's (Liu et al. 2025): one rate for both is
     a good start. momentum: Nesterov's.
@@ -53,6 +55,16 @@ class Muon:
         _check_rate("Muon.weight_decay", self.weight_decay, least=0.0)
         if not 0 <= self.momentum < 1:
             raise ConfigError(f"Muon.momentum={self.momentum} should be a share, 0 or more and below 1.")
+
+
+def usual(width: int) -> Muon:
+    """Where nothing is said, for new weights: Muon at 0.01 for a model 128 wide, and at less for wider ones.
+
+    By 1/√width, so that the largest singular value of an update is the same at any width (Yang et al. 2023); at 768
+    it is what Jordan (2024) trains GPT-2 with.
+    """
+    rate = float(f"{0.01 * (128 / width) ** 0.5:.2g}")
+    return Muon(rate=rate, others=AdamW(rate=rate))
 
 
 def _check_rate(name: str, value: float, least: float | None = None) -> None:
@@ -84,6 +96,17 @@ def parts_of(model: nn.Module) -> dict[Part, dict[str, nn.Parameter]]:
     return found
 
 
+def _cuts(model: nn.Module) -> dict[Tensor, muon.Cut]:
+    """The projections to and from heads, each of which is a matrix of its own."""
+    found: dict[Tensor, muon.Cut] = {}
+    for module in model.modules():
+        if isinstance(module, Attention):
+            for projection in (module.q_proj, module.k_proj, module.v_proj):
+                found[projection.weight] = muon.Cut(projection.out_features // module.d_head, "rows")
+            found[module.o_proj.weight] = muon.Cut(module.o_proj.in_features // module.d_head, "columns")
+    return found
+
+
 class Optimisers:
     """What updates a model's parameters: one or two of PyTorch's optimisers under one schedule."""
 
@@ -92,16 +115,18 @@ class Optimisers:
         self._each: list[torch.optim.Optimizer] = []
         self._names: list[list[str]] = []
         if isinstance(choice, Muon) and parts["matrices"]:
-            matrices = parts.pop("matrices")
+            by_cut: dict[muon.Cut, dict[str, nn.Parameter]] = {}
+            cuts = _cuts(model)
+            for name, matrix in parts.pop("matrices").items():
+                by_cut.setdefault(cuts.get(matrix, muon.Cut()), {})[name] = matrix
             self._add(
-                torch.optim.Muon(
-                    matrices.values(),
+                muon.Muon(
+                    [{"params": list(named.values()), "cut": cut} for cut, named in by_cut.items()],
                     lr=choice.rate,
                     momentum=choice.momentum,
                     weight_decay=choice.weight_decay,
-                    adjust_lr_fn="match_rms_adamw",
                 ),
-                matrices,
+                {name: matrix for named in by_cut.values() for name, matrix in named.items()},
             )
         adam = choice.others if isinstance(choice, Muon) else choice
         decayed = {**parts.get("matrices", {}), **parts["tables"]}
@@ -123,11 +148,14 @@ class Optimisers:
         self._names.append(list(named))
 
     def __repr__(self) -> str:
-        parts = [
-            f"{type(optimiser).__name__} of {sum(p.numel() for p in _parameters(optimiser)):,} numbers"
+        return f"<{self}>"
+
+    def __str__(self) -> str:
+        return " and ".join(
+            f"{type(optimiser).__name__} of {sum(p.numel() for p in _parameters(optimiser)):,} numbers "
+            f"at {optimiser.param_groups[0]['full_rate']:g}"
             for optimiser in self._each
-        ]
-        return f"<{' and '.join(parts)}>"
+        )
 
     def step(self, factor: float) -> None:
         """Update every parameter by its gradient, at `factor` of the full rate; then forget the gradients."""
@@ -183,6 +211,6 @@ def clip(parameters: Iterable[nn.Parameter], most: float | None) -> Tensor:
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if hasattr(norm, "full_tensor"):  # weights are divided up over processes
         norm = norm.full_tensor()
-    if most is not None:
+    if most is not None and not most / (norm + 1e-6) >= 1:  # also where it is no number
         nn.utils.clip_grads_with_norm_(parameters, most, norm)
     return norm

@@ -21,6 +21,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 WORTH = 1.5
 """bfloat16 is chosen where its product is this much quicker than float32's: casting back and forth costs, too."""
 
+HOPELESS = 0.1
+"""What is so much slower in small will not be quick in large."""
+
 PEAKS = {
     "H200": 989e12,
     "H100 PCIe": 756e12,
@@ -57,7 +60,10 @@ class Chosen:
 
 
 def choose(asked: Precision, device: torch.device) -> Chosen:
-    """What was asked for; for `auto`, whichever is quicker on this device, tried with a product of 512³."""
+    """What was asked for; for `auto`, whichever is quicker on this device, tried with a product of 512³.
+
+    A processor that only pretends to know bfloat16 takes seconds for that, and is found out by one of 128³.
+    """
     if asked != "auto":
         if asked not in ("float32", "bfloat16"):
             raise ConfigError(f"precision={asked!r} is not a choice; choose 'auto', 'float32' or 'bfloat16'.")
@@ -70,8 +76,11 @@ def choose(asked: Precision, device: torch.device) -> Chosen:
         )
     if device.type != "cpu":
         return Chosen(torch.float32, f"nothing else is known of {device.type}")
-    times = {dtype: product_seconds(dtype, device, size=512) for dtype in (torch.float32, torch.bfloat16)}
-    gain = times[torch.float32] / times[torch.bfloat16]
+    gain = 1.0
+    for size in (128, 512):
+        if gain >= HOPELESS:
+            times = [product_seconds(dtype, device, size=size) for dtype in (torch.float32, torch.bfloat16)]
+            gain = times[0] / times[1]
     said = f"this processor's bfloat16 product is {gain:.2g} × as quick as float32's"
     return Chosen(torch.bfloat16 if gain >= WORTH else torch.float32, said)
 

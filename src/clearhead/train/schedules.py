@@ -1,6 +1,7 @@
 """Schedules. The learning rate as a function of the step: a factor between 0 and 1, of the rate that was asked for.
 
-A factor depends on the step alone, so that a run that is resumed goes on as if it had never stopped.
+A factor depends on the step alone, so that a run that is resumed goes on as if it had never stopped. A warm-up is so
+many steps, or, as a number below 1, a share of the run: 0.05 is a twentieth of it, however long.
 """
 
 from __future__ import annotations
@@ -25,21 +26,21 @@ class Schedule(Protocol):
 class Constant:
     """Warm-up, then the full rate."""
 
-    warmup: int = 0
+    warmup: int | float = 0
 
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
 
     def factor(self, step: int, steps: int) -> float:
         """min(1, (step + 1) / warmup)."""
-        return _warm(step, self.warmup)
+        return _warm(step, _steps(self.warmup, steps))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cosine:
     """Warm-up, then half a cosine down to `floor` at the last step (Loshchilov & Hutter 2017)."""
 
-    warmup: int = 0
+    warmup: int | float = 0
     floor: float = 0.1
 
     def __post_init__(self) -> None:
@@ -48,9 +49,10 @@ class Cosine:
 
     def factor(self, step: int, steps: int) -> float:
         """floor + (1 − floor)·(1 + cos πp)/2, p the share of the way from the warm-up's end to the last step."""
-        if step < self.warmup:
-            return _warm(step, self.warmup)
-        way = min(1.0, (step - self.warmup) / max(1, steps - 1 - self.warmup))
+        warmup = _steps(self.warmup, steps)
+        if step < warmup:
+            return _warm(step, warmup)
+        way = min(1.0, (step - warmup) / max(1, steps - 1 - warmup))
         return self.floor + (1 - self.floor) * (1 + math.cos(math.pi * way)) / 2
 
 
@@ -58,7 +60,7 @@ class Cosine:
 class WarmupStableDecay:
     """Warm-up, the full rate, then straight down to `floor` over the last share `decay` of the run (Hu et al. 2024)."""
 
-    warmup: int = 0
+    warmup: int | float = 0
     decay: float = 0.2
     floor: float = 0.0
 
@@ -69,11 +71,11 @@ class WarmupStableDecay:
 
     def factor(self, step: int, steps: int) -> float:
         """1 until the decay begins, then 1 − (1 − floor)·(share of the decay that is over)."""
-        begins = steps - round(self.decay * steps)
+        begins, warm = steps - round(self.decay * steps), _warm(step, _steps(self.warmup, steps))
         if step < begins:
-            return _warm(step, self.warmup)
+            return warm
         over = min(1.0, (step - begins + 1) / max(1, steps - begins))
-        return min(_warm(step, self.warmup), 1 - (1 - self.floor) * over)
+        return min(warm, 1 - (1 - self.floor) * over)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +95,22 @@ class InverseSquareRoot:
         return min(n / self.warmup, math.sqrt(self.warmup / n))
 
 
+def straight_down() -> WarmupStableDecay:
+    """Where nothing is said: a twentieth of the run to warm up, then straight down to nothing (Bergsma et al. 2025)."""
+    return WarmupStableDecay(warmup=0.05, decay=0.95)
+
+
 def _warm(step: int, warmup: int) -> float:
     return min(1.0, (step + 1) / warmup) if warmup else 1.0
 
 
-def _check_warmup(warmup: int) -> None:
-    if warmup < 0:
-        raise ConfigError(f"warmup={warmup} should be a number of steps, 0 or more.")
+def _steps(warmup: int | float, steps: int) -> int:
+    return int(warmup) if warmup >= 1 else round(warmup * steps)
+
+
+def _check_warmup(warmup: int | float) -> None:
+    if not warmup >= 0 or (warmup > 1 and isinstance(warmup, float) and not warmup.is_integer()):
+        raise ConfigError(f"warmup={warmup} should be a number of steps, 0 or more, or a share of them below 1.")
 
 
 def _check_share(name: str, value: float) -> None:
