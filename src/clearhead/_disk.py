@@ -34,3 +34,15 @@ def put_in_place(temporary: Path, final: Path) -> None:
     os.replace(temporary, final)
     sync_folder(final.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def put_text(text: str, final: Path) -> None:
+    """Write a text file whole: whoever reads it, even after a power cut, reads what was there before or all of this."""
+    temporary = final.with_name(f".{final.name}.{os.getpid()}.tmp")
+    try:
+        temporary.write_text(text, "utf-8")
+        sync_file(temporary)
+        os.replace(temporary, final)
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync_folder(final.parent)

@@ -69,6 +69,11 @@ def test_a_table_of_all_kinds_and_of_one(run: Run, tmp_path: Path) -> None:
         (["--npz", "look.npy"], "end it in .npz"),
         (["--png", "missing/head.png"], "there is no folder missing"),
         (["--png", "."], "is a folder; give the PNG picture a name in it"),
+        (["--html", ""], "an empty name, or '.', is a folder; give the page a name in it, e.g. look.html"),
+        (["--html", "look.pdf"], "does not end as the name of a page does; end it in .html or .htm"),
+        (["--svg", "head"], "as the name of an SVG picture does"),
+        (["--html", "/proc/look.html"], "cannot be written to /proc/look.html"),
+        (["--npz", "a" * 245 + ".npz"], "File name too long"),
         (["--html", "a.png", "--png", "./a.png"], "--html and --png name one file"),
         (["--png", "a.png", "--ask", "it", "cat"], "leave --ask out"),
         (["--npz", "a\0b.npz"], "embedded null byte"),
@@ -78,6 +83,17 @@ def test_a_table_of_all_kinds_and_of_one(run: Run, tmp_path: Path) -> None:
 )
 def test_what_does_not_go_together(refuse: Callable[..., str], options: list[str], line: str) -> None:
     assert line in refuse("look", SENTENCE, "--model", "encoder", *options)
+
+
+def test_a_place_that_takes_no_file_is_told_before_the_model_is_loaded(
+    refuse: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/proc/self").is_dir():
+        pytest.skip("there is no /proc here, where nobody may write")
+    monkeypatch.setattr("clearhead.load", lambda *_, **__: pytest.fail("the model was loaded"))
+    for option in ("html", "png", "parquet", "npz"):
+        assert "write it elsewhere" in refuse("look", SENTENCE, f"--{option}", f"/proc/look.{option}")
+    assert "write it elsewhere" in refuse("roles", "minilm", "--atlas", "/proc/roles.png")
 
 
 def test_a_picture_is_of_one_kind(refuse: Callable[..., str]) -> None:

@@ -196,7 +196,7 @@ def load(
     head: Head | str | None = None,
     pickle: bool = False,
 ) -> Loaded:
-    """A model by its folder or file, its hub id, or its embedded name (`minilm`, `alice`): ready to run, in eval mode.
+    """A model by its folder or file, its hub id, or its embedded name (`minilm`, `dates`): ready to run, in eval mode.
 
     dtype: what the weights are held in; None keeps the file's. head: another head than the checkpoint's, or a class of
     its family ("BertModel"); what the file lacks of it is drawn anew, and the report says so. pickle: whether old

@@ -1,6 +1,6 @@
 """A training run: a recipe in, a trained model in a folder out; stopped, killed or resumed at any instant.
 
-RUN/run.json           the whole recipe, versions, data fingerprint, commit: what it takes to do it again
+RUN/run.json           the whole recipe, versions, data fingerprint, commit: what it takes to do it again; and changes
 RUN/tokenizer/         the tokenizer
 RUN/metrics.jsonl      what happened, a line a step
 RUN/curve.png          the loss
@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,23 +24,25 @@ from typing import Any
 import torch
 
 from clearhead import __version__
-from clearhead.api.building import Built, batches, built
-from clearhead.api.recipe import Recipe
+from clearhead.api import fitting, resuming
+from clearhead.api.building import Built, built
+from clearhead.api.feeding import batches
+from clearhead.api.recipe import NewTokenizer, Recipe
 from clearhead.checkpoint.pretrained import export
 from clearhead.errors import ClearheadError, MissingDependencyError, TrainingError
 from clearhead.generate import generate_ids
-from clearhead.model.recurrent import RecurrentLanguageModel
+from clearhead.model.recurrent_translator import RecurrentTranslator
 from clearhead.model.transformer import EncoderDecoder
 from clearhead.text.tokenizer import Tokenizer
-from clearhead.train import journal, state
+from clearhead.train import curve, memory, state, trackers
 from clearhead.train import recipe as recipes
 from clearhead.train.adapters import adapt, merge
 from clearhead.train.batch import Batch
-from clearhead.train.distributed import Processes
+from clearhead.train.distributed import Processes, job, restarted
+from clearhead.train.flops import Cost, cost_of
 from clearhead.train.journal import Journal
 from clearhead.train.loop import Step, Trainer
-from clearhead.train.optimiser import parts_of
-from clearhead.train.precision import Peak, flops_per_token, peak_of
+from clearhead.train.precision import Peak, peak_of
 
 
 @dataclass(frozen=True)
@@ -74,23 +76,89 @@ class Run:
         self.recipe, self.folder = recipe, folder
         self.processes = processes if processes is not None else Processes("alone")
         self._say = say if self.processes.first else lambda _: None
-        if not resume and state.checkpoints(folder):
-            raise TrainingError(f"{folder} holds a run already; go on with --resume, or name another folder.")
+        self.journal: Journal | None = None
+        self.changes: Mapping[str, resuming.Change] = {}
+        """What is other than when the run was begun, or last gone on with, by the recipe's keys."""
+        fitting.check_folder(folder)
+        self._newest = self._found(resume)
+        fitting.check(recipe)
+        trackers.check(recipe.tracker)
+        if self.processes.device.type == "cpu":
+            memory.keep_freed()
         torch.manual_seed(recipe.loop.seed)
-        known = folder / "tokenizer"
-        self.built: Built = built(recipe, Tokenizer.load(known) if resume and known.exists() else None)
+        self.built: Built = self._build()
+        fitting.check_built(recipe, self.built)
         self.adapted = adapt(self.built.model, recipe.adapters)
-        self.built.model.to(self.processes.device)
+        if self.processes.how != "fsdp":  # which brings each block to its device when it has been divided up
+            self.built.model.to(self.processes.device)
         self.batches = batches(recipe, self.built, self.processes)
         self.trainer = Trainer(self.built.model, self.batches.feed, recipe.loop, processes=self.processes)
-        newest = state.newest(folder, self._say) if resume else None
-        if newest is not None:
-            self.trainer.resume(newest)
-        self._tell_beginning(newest)
-        self.journal = Journal(folder, self.trainer.done) if self.processes.first else None
-        if self.processes.first and newest is None:
-            self.built.tokenizer.save(known)
-            (folder / "run.json").write_text(json.dumps(self.told(), indent=1, default=str) + "\n", "utf-8")
+        if self._newest is not None:
+            self.trainer.resume(self._newest)
+        self._tell_beginning()
+
+    def _found(self, resume: bool) -> Path | None:
+        """The checkpoint to go on from, if any; every process has the same. Raises TrainingError for a run that is not
+        to be gone on with, or cannot be; ConfigError for a change that it does not allow."""
+        held, again = self.processes.agreed(
+            (bool(state.checkpoints(self.folder)), restarted() or _same_job(self.folder))
+        )
+        if held and not (resume or again):
+            raise TrainingError(
+                f"{self.folder} holds a run already; go on with --resume {self.folder}, or name another with --out."
+            )
+        if not (resume or again):
+            return None
+        flaws: list[str] = []
+        newest = state.newest(self.folder, flaws.append, self.processes)
+        if newest is None and held:
+            raise TrainingError(
+                f"{self.folder} has no checkpoint that is whole: {'; '.join(flaws)}. Bring one back, or "
+                "remove them to begin again at step 0."
+            )
+        for flaw in flaws:
+            self._say(flaw)
+        if newest is None:
+            if (self.folder / resuming.RECORD).exists():
+                self._say(f"{self.folder} was stopped before its first checkpoint; it begins again at step 0")
+            return None
+        error: ClearheadError | None = None
+        if self.processes.first:
+            try:
+                self.changes = resuming.allowed(self.folder, self.recipe, newest)
+            except ClearheadError as flaw:
+                error = flaw
+        if (error := self.processes.agreed(error)) is not None:
+            raise error
+        return newest
+
+    def _build(self) -> Built:
+        """The model and its tokenizer: the run's own where it goes on, and else as the recipe says."""
+        known, choice = self.folder / "tokenizer", self.recipe.tokenizer
+        if self._newest is not None and known.exists():
+            return built(self.recipe, Tokenizer.load(known))
+        if not isinstance(choice, NewTokenizer) or choice.learn == "byte":
+            return built(self.recipe)
+        began = time.perf_counter()
+        most = "" if choice.vocab_size is None else f" of {choice.vocab_size:,} tokens"
+        self._say(f"learning a {choice.learn} tokenizer{most} from the data")
+        made = built(self.recipe)
+        self._say(f"learned {made.tokenizer.vocab_size:,} tokens in {time.perf_counter() - began:.1f} s")
+        return made
+
+    def _begin(self) -> Journal | None:
+        """Write down what is trained, and open the journal; after the first step, so that a run that cannot take one
+        leaves nothing behind. The first process does."""
+        if not self.processes.first:
+            return None
+        if self._newest is None:
+            resuming.write(self.folder, self.told())
+            self.built.tokenizer.save(self.folder / "tokenizer")
+        elif self.changes:
+            step = resuming.step_of(self._newest)
+            resuming.write(self.folder, resuming.changed(self.folder, self.recipe, self.changes, step))
+        done = 0 if self._newest is None else resuming.step_of(self._newest)
+        return Journal(self.folder, done, self.recipe.tracker, self.told())
 
     @property
     def done(self) -> int:
@@ -100,28 +168,35 @@ class Run:
     def told(self) -> dict[str, Any]:
         """What is written beside the run, so that it can be done again."""
         return {
-            "recipe": recipes.told(self.recipe),
+            "recipe": recipes.told(resuming.settled(self.recipe)),
             "data": {"fingerprint": self.batches.fingerprint, "rows": self.batches.n_rows},
             "precision": self.trainer.precision.name,
             "processes": self.processes.size,
+            "job": job(),
             "device": str(self.trainer.device),
             "versions": {"clearhead": __version__, "torch": torch.__version__, "python": platform.python_version()},
             "commit": _commit(),
             "command": sys.argv,
         }
 
-    def _tell_beginning(self, resumed: Path | None) -> None:
+    def _tell_beginning(self) -> None:
         model, trainer = self.built.model, self.trainer
         self._say(f"{type(model).__name__} of {model.n_parameters():,} parameters; {self.adapted}")
-        self._say(f"{self.batches.n_rows:,} rows to learn from, {len(self.batches.validation)} batches held out")
+        self._say(str(self.batches))
         precision = trainer.precision
         peak = self.peak
         self._say(
             f"on {trainer.device} in {precision.name}: {precision.why}; "
             f"its peak is taken as {peak.flops / 1e12:.3g} TFLOP/s: {peak.source}"
         )
-        if resumed is not None:
-            self._say(f"going on from {resumed.name}")
+        self._say(f"updates by {trainer.optimisers}")
+        if self._newest is not None:
+            self._say(f"going on from {self._newest.name}")
+            began = resuming.record(self.folder).get("data", {}) if self.processes.first else {}
+            if began.get("fingerprint", self.batches.fingerprint) != self.batches.fingerprint:
+                self._say("the data is not what the run began with; from here on it is read as it is now")
+        for key, (before, after) in self.changes.items():
+            self._say(f"from here on {key} = {resuming.shown(after)}; it was {resuming.shown(before)}")
 
     @cached_property
     def peak(self) -> Peak:
@@ -129,21 +204,17 @@ class Run:
         return peak_of(self.trainer.device, self.trainer.precision.dtype)
 
     @cached_property
-    def _flops(self) -> float | None:
+    def _cost(self) -> Cost | None:
         """What a token of a step costs; not known of recurrent models."""
-        model = self.built.model
-        if isinstance(model, RecurrentLanguageModel):
-            return None
-        parts, config = parts_of(model), model.config
-        multiplied = sum(p.numel() for p in parts["matrices"].values()) + config.vocab_size * config.d_model
-        layers = sum(stack.n_layers for stack in config.stacks)
-        length = self.recipe.data.packing.length if hasattr(self.recipe.data.packing, "length") else 0
-        return flops_per_token(multiplied, layers, config.d_model, length, causal=config.encoder is None)
+        return cost_of(self.built.model)
 
     def _mfu(self, step: Step) -> float | None:
-        if self._flops is None:
+        """The share of the peak: what `flops.py` counts, a second; of texts of many lengths, at their mean."""
+        if self._cost is None:
             return None
-        return self._flops * step.n_tokens / step.seconds / (self.peak.flops * self.processes.size)
+        rows = self.recipe.batch if self.recipe.batch_tokens is None else step.n_tokens
+        length = float(getattr(self.recipe.data.packing, "length", step.n_tokens / rows))
+        return self._cost.of(length) * step.n_tokens / step.seconds / (self.peak.flops * self.processes.size)
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,9 +223,18 @@ class Run:
 
         Whatever ends it, an exception too, the newest checkpoint stays; `save()` makes one of this moment.
         """
+        with self.batches.flowing():
+            try:
+                yield from self._events()
+            finally:
+                self.trainer.settle()
+
+    def _events(self) -> Iterator[Event]:
         loop, evaluation, samples = self.recipe.loop, self.recipe.evaluation, self.recipe.samples
         began = time.perf_counter()
         for step in self.trainer.steps():
+            if self.journal is None:
+                self.journal = self._begin()
             last = self.done == loop.steps
             validation = saved = None
             written: tuple[str, ...] = ()
@@ -163,7 +243,7 @@ class Run:
             if samples.prompts and (last or _due(samples.every, self.done)):
                 written = self.samples()
             if last or _due(loop.save_every, self.done):
-                saved = self.save()
+                saved = self.trainer.save(self.folder)
             mfu = self._mfu(step)
             if self.journal is not None:
                 self.journal.write(
@@ -185,17 +265,18 @@ class Run:
         return self.trainer.evaluate(on if on is not None else self.batches.validation)
 
     def samples(self) -> tuple[str, ...]:
-        """What the model writes now, after each of the recipe's prompts; nothing where its weights are divided up."""
-        model, tokenizer, samples = self.built.model, self.built.tokenizer, self.recipe.samples
-        if self.processes.how == "fsdp" or not self.processes.first:
+        """What the model writes now, after each of the recipe's prompts, in the first process. Every one must ask."""
+        model, tokenizer, samples = self.trainer.whole(), self.built.tokenizer, self.recipe.samples
+        if model is None:
             return ()
-        written = []
+        device = next(model.parameters()).device
+        written, translates = [], isinstance(model, EncoderDecoder | RecurrentTranslator)
         for prompt in samples.prompts:
-            ids = torch.tensor([tokenizer.encode(prompt).ids], device=self.trainer.device)
-            room = getattr(model.config, "context", 10**9) - (0 if isinstance(model, EncoderDecoder) else ids.shape[1])
+            ids = torch.tensor([tokenizer.encode(prompt).ids], device=device)
+            room = getattr(model.config, "context", 10**9) - (0 if translates else ids.shape[1])
             eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
             new = max(1, min(samples.max_new_tokens, room))
-            start = self.built.vocabulary.start if isinstance(model, EncoderDecoder) else None
+            start = self.built.vocabulary.start if translates else None
             try:
                 found = generate_ids(model, ids, max_new_tokens=new, eos=eos, pad=0, decoder_start=start)
             except ClearheadError as error:
@@ -205,18 +286,31 @@ class Run:
         return tuple(written)
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment."""
-        return self.trainer.save(self.folder)
+        """Write a checkpoint of this moment; it stands when this returns."""
+        folder = self.trainer.save(self.folder)
+        self.trainer.settle()
+        return folder
+
+    def gather(self) -> None:
+        """When all is trained, and weights are divided up: give the first process all of them. Every one must ask."""
+        self.trainer.gather()
+        if self.processes.first:
+            self.built.model = self.trainer.model  # type: ignore[assignment]
+            if self.built.pretrained is not None:
+                self.built.pretrained.model = self.trainer.model  # type: ignore[assignment]
 
     def finish(self) -> Path | None:
         """Draw the curve and write the model as a Hugging Face folder: RUN/model. None for what has no such layout."""
         if self.journal is not None:
+            self.journal.close()
+        if self.processes.first and self.done:
             try:
-                journal.draw(self.folder)
+                curve.draw(self.folder)
             except MissingDependencyError as error:
                 self._say(str(error))
+        self.gather()
         pretrained = self.built.pretrained
-        if pretrained is None or not self.processes.first or self.processes.how == "fsdp":
+        if pretrained is None or not self.processes.first:
             return None
         merge(self.built.model)
         self.built.model.eval()
@@ -225,12 +319,8 @@ class Run:
 
 def read_recipe(path: Path, changes: list[str]) -> Recipe:
     """The recipe of a TOML file, or of a run's run.json, with key=value changes."""
-    if path.suffix == ".json":
-        try:
-            tables = json.loads(path.read_text("utf-8"))["recipe"]
-        except (OSError, ValueError, KeyError):
-            raise TrainingError(f"{path} is not what a run wrote; give its folder, or a recipe.") from None
-        tables = {key: value for key, value in tables.items() if key != "kind"}
+    if path.name == resuming.RECORD:
+        tables = {key: value for key, value in resuming.record(path.parent)["recipe"].items() if key != "kind"}
     else:
         tables = recipes.read_toml(path)
     return recipes.filled(Recipe, recipes.with_changes(tables, changes))
@@ -238,6 +328,15 @@ def read_recipe(path: Path, changes: list[str]) -> Recipe:
 
 def _due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
+
+
+def _same_job(folder: Path) -> bool:
+    """Whether this very job of torchrun's began the run: it starts all processes again when one dies, or joins."""
+    try:
+        told = json.loads((folder / "run.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return False
+    return job() is not None and isinstance(told, dict) and told.get("job") == job()
 
 
 def _commit() -> str | None:

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from importlib import import_module
 
+from clearhead.cli.words import in_options
 from clearhead.errors import ClearheadError
+
+TYPE_CHECKING = False  # importing typing would be a good part of what `--help` takes
+
+if TYPE_CHECKING:
+    from typing import Any
 
 COMMANDS = {
     "look": "what every attention head reads in a text: in the terminal, as a page, a picture, a table or JSON",
@@ -27,10 +32,14 @@ COMMANDS = {
     "classify": "the labels of a text or of its tokens",
     "embed": "one vector for each text, as JSON lines or as a .npy file",
     "train": "train a model as a recipe says, from scratch or from a checkpoint",
+    "finetune": "train a model further on your data; the recipe is written for you",
+    "evaluate": "how good a model is: perplexity, accuracy, F1, BLEU, chrF, ROUGE",
+    "tokenizer": "learn a tokenizer from texts, or show what one makes of a text",
     "export": "write a model as a Hugging Face folder",
     "inspect": "what a model is made of",
 }
-"""Each command and its line of help; the function of the same name lives in the module of the same name."""
+"""Each command and its line of help; the function of the same name lives in the module of the same name. One that has
+commands of its own is a table of them there."""
 
 INTERRUPTED, PIPE_CLOSED = 130, 141
 
@@ -75,7 +84,8 @@ def _run(arguments: list[str]) -> int:
             print(f"clearhead {__version__}")
             return 0
         case [name, *rest] if name in COMMANDS:
-            return _call(name, getattr(import_module(f"clearhead.cli.{name}"), name), rest)
+            found = getattr(import_module(f"clearhead.cli.{name}"), name)
+            return _call(name, found, rest) if callable(found) else _call_one_of(name, found, rest)
         case [name, *_]:
             near = get_close_matches(name, COMMANDS, n=1)
             what = "option" if name.startswith("-") else "command"
@@ -96,6 +106,24 @@ def _help() -> str:
     )
 
 
+def _call_one_of(name: str, commands: Mapping[str, Callable[..., None]], arguments: list[str]) -> int:
+    """A command that has commands of its own: `clearhead tokenizer show …`."""
+    match arguments:
+        case [one, *rest] if one in commands:
+            return _call(f"{name} {one}", commands[one], rest)
+        case [] | ["-h" | "--help" | "help", *_]:
+            width = max(map(len, commands))
+            rows = [f"  {one:<{width}}  {(commands[one].__doc__ or '').splitlines()[0]}" for one in commands]
+            usage = f"Usage: clearhead {name} COMMAND …        clearhead {name} COMMAND --help says what it takes"
+            print("\n".join([usage, "", *rows]))
+            return 0
+        case [one, *_]:
+            near = get_close_matches(one, commands, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose one of {', '.join(commands)}."
+            return _refuse(f"clearhead {name} has no command {one!r}; {hint}")
+    raise AssertionError("unreachable")
+
+
 def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int:
     """Let typer read the arguments and call the function; what typer objects to is one line, too."""
     import typer
@@ -106,7 +134,10 @@ def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int
     app.command(name)(function)
     command = typer.main.get_command(app)
     try:
-        with command.make_context(f"clearhead {name}", arguments) as context:
+        with command.make_context(f"clearhead {name}", list(arguments)) as context:
+            twice = _given_twice(command, context, list(arguments))
+            if twice is not None:
+                return _refuse(f"{twice} is given more than once, and takes one; give it once.")
             command.invoke(context)
     except typer.Exit as leave:
         return leave.exit_code
@@ -117,9 +148,20 @@ def _call(name: str, function: Callable[..., None], arguments: list[str]) -> int
     return 0
 
 
+def _given_twice(command: Any, context: Any, arguments: list[str]) -> str | None:
+    """An option of one value that is given again: the last would win in silence. None where there is none."""
+    seen: set[str] = set()
+    for option in command.make_parser(context).parse_args(arguments)[2]:
+        if option.param_type_name == "argument":
+            continue
+        one = not option.multiple and (not option.is_flag or option.secondary_opts)
+        if one and option.name in seen:
+            return max(option.opts, key=len)
+        seen.add(option.name)
+    return None
+
+
 def _refuse(message: str) -> int:
-    message = re.sub(r"GenerationSettings\.(\w+)=", lambda field: f"--{field[1].replace('_', '-')} ", message)
-    message = re.sub(r"\b(source|target)_language\b", r"--\1-language", message)
-    line = str(ClearheadError(message))  # what cannot be printed is escaped there
+    line = str(ClearheadError(in_options(message)))  # what cannot be printed is escaped there
     print(f"clearhead: {' '.join(line.split())}", file=sys.stderr)
     return 2

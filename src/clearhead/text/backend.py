@@ -13,15 +13,16 @@ from typing import Any
 
 from tokenizers import Tokenizer as Backend
 
-from clearhead.errors import TokenizerError
+from clearhead.errors import ClearheadError, TokenizerError
 
 
 @contextmanager
 def translated(complaint: str) -> Iterator[None]:
-    """Run a block of backend calls; whatever it raises leaves as `TokenizerError("{complaint}: {reason}")`."""
+    """Run a block of backend calls; whatever it raises leaves as `TokenizerError("{complaint}: {reason}")`, but for our
+    own errors: those of the data that texts come from."""
     try:
         yield
-    except TokenizerError:
+    except ClearheadError:
         raise
     except BaseException as problem:
         if not isinstance(problem, Exception) and type(problem).__name__ != "PanicException":

@@ -14,22 +14,30 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from clearhead.errors import CheckpointError, ConfigError, TrainingError
 from clearhead.model.block import Block
+from clearhead.model.config.checks import brief
 from clearhead.model.modes import without_dropout
 from clearhead.train import state
 from clearhead.train.batch import Batch
-from clearhead.train.distributed import Processes
+from clearhead.train.distributed import Processes, filled_in, outline
 from clearhead.train.loss import total_loss
-from clearhead.train.optimiser import AdamW, Muon, Optimisers, clip
+from clearhead.train.optimiser import AdamW, Muon, Optimisers, clip, usual
 from clearhead.train.precision import Chosen, Precision, choose
-from clearhead.train.schedules import Constant, Cosine, InverseSquareRoot, WarmupStableDecay
+from clearhead.train.schedules import Constant, Cosine, InverseSquareRoot, WarmupStableDecay, straight_down
+from clearhead.train.state import Sharded, Whole
+
+if TYPE_CHECKING:
+    from clearhead.train.sharded import Saving
+
+MOST_STEPS = 10**12
+"""More than anybody can take: rows are numbered in 64 bits, and a step reads many."""
 
 
 @runtime_checkable
@@ -53,16 +61,17 @@ class Batches(Protocol):
 class Loop:
     """How to train. steps: how many updates. clip: the largest norm of the gradients, as one vector.
 
-    smoothing: label smoothing. precision: of the products; weights stay float32. on_spike: what to do with a step whose
-    loss or gradient is no number, or whose gradient's norm is `spike` times the median of the last 100: leave the
-    update out (`skip`), make it nevertheless (`keep`: only where it is a number), or `stop`. recompute: forget what a
-    block computed and compute it again on the way back: less memory, a third more time (Chen et al. 2016). compile:
-    through torch.compile. save_every: steps between checkpoints; keep: how many stay.
+    optimiser: None takes Muon, and for a recipe that goes on from trained weights a gentle AdamW. smoothing: label
+    smoothing. precision: of the products; weights stay float32. on_spike: what to do with a step whose loss or gradient
+    is no number, or whose gradient's norm is `spike` times the median of the last 100: leave the update out (`skip`),
+    make it nevertheless (`keep`: only where it is a number), or `stop`. recompute: forget what a block computed and
+    compute it again on the way back: less memory, a third more time (Chen et al. 2016). compile: through torch.compile.
+    save_every: steps between checkpoints; keep: how many stay; checkpoints: who writes them.
     """
 
     steps: int
-    optimiser: AdamW | Muon = field(default_factory=AdamW)
-    schedule: Constant | Cosine | WarmupStableDecay | InverseSquareRoot = field(default_factory=Cosine)
+    optimiser: AdamW | Muon | None = None
+    schedule: Constant | Cosine | WarmupStableDecay | InverseSquareRoot = field(default_factory=straight_down)
     clip: float | None = 1.0
     smoothing: float = 0.0
     precision: Precision = "auto"
@@ -72,14 +81,17 @@ class Loop:
     compile: bool = False
     save_every: int = 500
     keep: int = 2
+    checkpoints: Whole | Sharded = field(default_factory=Whole)
     seed: int = 0
 
     def __post_init__(self) -> None:
         for name in ("steps", "save_every", "keep"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} should be 1 or more.")
+            if not 1 <= getattr(self, name) <= MOST_STEPS:
+                raise ConfigError(f"{name}={brief(getattr(self, name))} should be 1 or more (10^12 at most).")
+        if not 0 <= self.seed < 2**63:
+            raise ConfigError(f"seed={brief(self.seed)} should be 0 or more, and below 2^63.")
         if self.clip is not None and not self.clip > 0:
-            raise ConfigError(f"clip={self.clip} should be above 0, or left out for no clipping.")
+            raise ConfigError(f"clip={self.clip} should be above 0, or 'none' for no clipping.")
         if not 0 <= self.smoothing < 1:
             raise ConfigError(f"smoothing={self.smoothing} should be a share, 0 or more and below 1.")
         if not self.spike > 1:
@@ -119,16 +131,21 @@ class Trainer:
     ) -> None:
         self.model, self.batches, self.loop = model, batches, loop
         self.processes = processes if processes is not None else Processes("alone")
-        self.device = next(model.parameters()).device
-        self.precision = precision if precision is not None else choose(loop.precision, self.device)
         self.done = 0
         self.n_tokens = 0
+        self._asked = self._agreed_to_stop = False
         self._norms: deque[float] = deque(maxlen=100)
+        self._saving: Saving | None = None
+        self._outline = outline(model) if self.processes.how == "fsdp" else None
         torch.manual_seed(loop.seed + self.processes.rank)
         if loop.recompute:
             recompute(model)
         self._shared = self.processes.shared(model)
-        self.optimisers = Optimisers(model, loop.optimiser)
+        self.device = next(model.parameters()).device
+        self.precision = precision if precision is not None else choose(loop.precision, self.device)
+        width = getattr(getattr(model, "config", None), "d_model", 128)
+        self._choice = loop.optimiser if loop.optimiser is not None else usual(width)
+        self.optimisers = Optimisers(model, self._choice)
         if loop.compile:
             model.compile()
 
@@ -143,8 +160,11 @@ class Trainer:
         self._shared.train()
         number = self.done
         parts = [part.to(self.device) for part in self.batches.at(number)]
-        totals = torch.tensor([sum(part.n_labels for part in parts), sum(part.n_tokens for part in parts)])
-        n_labels, n_tokens = self.processes.add_up(totals).tolist()
+        totals = torch.tensor(
+            [sum(part.n_labels for part in parts), sum(part.n_tokens for part in parts), int(self._asked)]
+        )
+        n_labels, n_tokens, asked = self.processes.add_up(totals).tolist()
+        self._agreed_to_stop = asked > 0
         if n_labels == 0:
             raise TrainingError(f"step {number} has nothing to learn from: none of its tokens has a label.")
         loss = torch.zeros((), dtype=torch.float64)
@@ -161,16 +181,26 @@ class Trainer:
         factor = self.loop.schedule.factor(number, self.loop.steps)
         if update:
             self.optimisers.step(factor)
-            self._norms.append(norm)
         else:
             self.optimisers.forget()
+        if math.isfinite(norm):  # also one left out: where all are large from here on, that is what is usual
+            self._norms.append(norm)
         self.done += 1
         self.n_tokens += n_tokens
-        rate = self.loop.optimiser.rate * factor
+        rate = self._choice.rate * factor
         seconds = time.perf_counter() - start
         return Step(
             step=number, loss=float(loss), norm=norm, rate=rate, n_tokens=n_tokens, seconds=seconds, spike=spike
         )
+
+    def ask_to_stop(self) -> None:
+        """Have `stopping` be true: of several processes, which a signal reaches at odd times, after a step more."""
+        self._asked = True
+
+    @property
+    def stopping(self) -> bool:
+        """Whether to stop here, in all processes alike."""
+        return self._asked if self.processes.size == 1 else self._agreed_to_stop
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         """The mean loss over all labels of these batches, in nats; every process must ask."""
@@ -192,31 +222,83 @@ class Trainer:
             self.optimisers.forget()
             raise TrainingError(f"{told}; look at these rows, or choose a lower rate or on_spike = 'skip'.")
         if self.loop.on_spike == "keep":
-            self._norms.append(norm)
             return told, True
         return f"{told}; the update is left out", False
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def save(self, run: Path) -> Path:
-        """Write a checkpoint of this moment; see `state.save`. Every process must ask; the first one writes."""
-        norms = torch.tensor(list(self._norms), dtype=torch.float64)
-        model = self.processes.whole(self.model.state_dict())
-        optimiser = self.processes.whole(self.optimisers.state())
-        numbers = self.processes.gathered({**state.random_state(), "norms": norms})
+        """Write a checkpoint of this moment; see `state.save`. Every process must ask; the first one writes.
+
+        Sharded ones are begun, and stand once `settle` says so, or the next one begins. Raises TrainingError, in all
+        processes alike, where this one, or the sharded one before, cannot be written.
+        """
+        self.settle()
+        mine = {**state.random_state(), "norms": torch.tensor(list(self._norms), dtype=torch.float64)}
         data = self.processes.gathered(self.batches.state())
         folder = run / state.name_of(self.done)
+        if isinstance(self.loop.checkpoints, Sharded):
+            from clearhead.train import sharded
+
+            moment = self._moment(self.model.state_dict(), self.optimisers.state(), [mine], data)
+            self._saving = sharded.begin(run, moment, self.processes, keep=self.loop.keep)
+            return folder
+        model = self.processes.whole(self.model.state_dict())
+        optimiser = self.processes.whole(self.optimisers.state())
+        numbers = self.processes.gathered(mine)
+        flaw = None
         if self.processes.first:
-            moment = state.State(
-                step=self.done, tokens=self.n_tokens, model=model, optimiser=optimiser, random=numbers, data=data
-            )
-            folder = state.save(run, moment, keep=self.loop.keep)
-        self.processes.wait()
+            try:
+                state.save(run, self._moment(model, optimiser, numbers, data), keep=self.loop.keep)
+            except TrainingError as error:
+                flaw = str(error)
+        if (flaw := self.processes.agreed(flaw)) is not None:
+            raise TrainingError(flaw)
         return folder
 
+    def _moment(
+        self,
+        model: Mapping[str, Tensor],
+        optimiser: Mapping[str, Tensor],
+        random: Sequence[Mapping[str, Tensor]],
+        data: Sequence[Mapping[str, Any]],
+    ) -> state.State:
+        return state.State(
+            step=self.done, tokens=self.n_tokens, model=model, optimiser=optimiser, random=random, data=data
+        )
+
+    def settle(self) -> None:
+        """Wait until a checkpoint that was begun stands. Raises TrainingError where it could not be written."""
+        saving, self._saving = self._saving, None
+        if saving is not None:
+            saving.wait()
+
+    def whole(self) -> nn.Module | None:
+        """The model with all of its weights, in the first process; None elsewhere. Every process must ask."""
+        if self._outline is None:
+            return self.model if self.processes.first else None
+        tensors = self.processes.whole(self.model.state_dict())
+        return filled_in(self._outline, tensors) if self.processes.first else None
+
+    def gather(self) -> None:
+        """When all is trained: give the first process the whole model, to measure and to write. Every one must ask."""
+        whole = self.whole()
+        self._outline = None
+        if whole is not None and whole is not self.model:
+            self.model = self._shared = whole
+            self.device = torch.device("cpu")
+
     def resume(self, folder: Path) -> None:
-        """Go on from a checkpoint. Raises CheckpointError where it is not whole, or of another model."""
-        told = state.load(folder)
+        """Go on from a checkpoint, whoever wrote it. Every process must ask.
+
+        Raises CheckpointError where it is not whole, or of another model.
+        """
+        if state.is_sharded(folder):
+            from clearhead.train import sharded
+
+            told = sharded.load(folder, self.model, self.processes)
+        else:
+            told = state.load(folder)
         try:
             self.processes.load(self.model, told.model)
         except RuntimeError as error:
