@@ -49,6 +49,7 @@ def journal_says(run: Path) -> dict[str, list[tuple[int, float]]]:
 def test_tensorboard_shows_the_journal_each_step_once(tmp_path: Path) -> None:
     first = Journal(tmp_path, tracker=TensorBoard())
     write(first, range(12), factor=2.0)
+    first.tracker._writer.flush()  # type: ignore[union-attr]  # a dead process writes nothing more
     (other := tmp_path / "tensorboard" / "mine.txt").write_text("left alone")
     again = Journal(tmp_path, 8, TensorBoard())  # the first was killed, and never closed
     write(again, range(8, 20))

@@ -9,6 +9,7 @@ against these in tests/train/test_scale.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from torch import nn
@@ -76,6 +77,12 @@ def shares(model: nn.Module, devices: int = 1) -> tuple[list[int], int]:
     return [held(block) for block in inside], held(rest)
 
 
+@lru_cache(maxsize=4)
+def _skeleton(config: ModelConfig) -> nn.Module:
+    """The model without its numbers; asked of one config again and again."""
+    return skeleton(config)
+
+
 def memory(
     config: ModelConfig,
     *,
@@ -88,10 +95,10 @@ def memory(
 ) -> Memory:
     """What one device holds, with `rows` of `length` tokens in each part of a step. Trained whole, by AdamW."""
     if how == "ddp":
-        blocks, rest = shares(skeleton(config))
+        blocks, rest = shares(_skeleton(config))
         gathered = 0
     else:
-        blocks, rest = shares(skeleton(config), devices)
+        blocks, rest = shares(_skeleton(config), devices)
         largest = max(blocks)
         gathered = WIDE * devices * (rest + 2 * largest + max(rest, largest)) if devices > 1 else 0
     n = sum(blocks) + rest
@@ -113,9 +120,9 @@ def traffic(config: ModelConfig, *, how: Literal["ddp", "fsdp"] = "ddp", devices
     if devices < 1 or parts < 1:
         raise ConfigError(f"devices={devices} and parts={parts} should be 1 or more.")
     if how == "ddp":
-        blocks, rest = shares(skeleton(config))
+        blocks, rest = shares(_skeleton(config))
         return Traffic(all_reduce=2 * (devices - 1) * WIDE * (sum(blocks) + rest) // devices)
-    blocks, rest = shares(skeleton(config), devices)
+    blocks, rest = shares(_skeleton(config), devices)
     sent = WIDE * (devices - 1)  # of each device's share, to every other one
     return Traffic(
         all_gather=parts * sent * (2 * sum(blocks) + rest), reduce_scatter=parts * sent * (sum(blocks) + rest)
@@ -124,7 +131,7 @@ def traffic(config: ModelConfig, *, how: Literal["ddp", "fsdp"] = "ddp", devices
 
 def _narrow(config: ModelConfig, *, recompute: bool) -> int:
     """Autocast multiplies by a copy of a float32 matrix. With recompute one block's are there at a time."""
-    model = skeleton(config)
+    model = _skeleton(config)
     blocks = [
         sum(parameter.numel() for parameter in module.parameters() if parameter.ndim == 2)
         for module in model.modules()
