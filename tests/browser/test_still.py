@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import clearhead
 from bench.page import a_text, difference, gpt2_like
 from clearhead.lens.look import Look
 from clearhead.serve import still
@@ -100,6 +101,19 @@ def test_it_opens_on_the_link_and_shows_its_weight(open_still: Callable[..., tup
     exact = seen.map(1, 2)[3, 1].item()
     assert page.inner_text("#caption") == f"sat reads the {exact:.4f} in head 1.2"
     assert float(page.inner_text("#readout").rpartition(": ")[2]) == pytest.approx(exact, abs=2e-6)
+
+
+def test_weights_of_next_to_nothing_are_not_written_as_nothing(browser: Any, tmp_path: Path) -> None:
+    lm, path = clearhead.load("dates"), tmp_path / "page.html"
+    still.write(path, lm, lm.look("Tuesday 3rd of March", "2026-03-03"), still.Opening("cross", 1, 2, 8, 8))
+    page = browser.new_page()
+    page.goto(path.as_uri())
+    page.wait_for_selector("script[id^=data-]", state="detached")
+    page.wait_for_selector("#map[style*=width]")
+    written = page.eval_on_selector_all("#sentence small", "all => all.map(e => e.textContent).filter(Boolean)")
+    assert written and "0.00" not in written
+    assert "of the upper text" in page.inner_text("#how")
+    page.close()
 
 
 def test_pointing_and_clicking(open_still: Callable[..., tuple[Any, Look]]) -> None:

@@ -99,6 +99,43 @@ def test_languages_are_chosen_and_the_address_holds_them(open_page: Callable[...
     assert own.input_value("#target") == "ein Hund"
 
 
+def test_a_classifier_reads_its_text_again_and_takes_no_other(open_page: Callable[..., Any]) -> None:
+    page = open_page("#model=classifier&text=the+cat+sat")  # a complaint of the server's would fail this test
+    assert page.is_hidden("#second") and page.inner_text("#status") == "3 tokens, 16 heads"
+    assert words(page, "#readers") == ["⟨start⟩", "the", "cat"] and words(page, "#sentence") == ["the", "cat", "sat"]
+    page.click("#kinds [data-kind='decoder']")
+    page.wait_for_selector("#kinds [data-kind='decoder'][aria-checked=true]")
+    ready(page)
+    assert words(page, "#sentence") == ["⟨start⟩", "the", "cat"]
+    page.fill("#text", "a dog ran")
+    page.press("#text", "Enter")
+    page.wait_for_function("() => location.hash.includes('dog')")
+    ready(page)
+    assert "target" not in view(page) and view(page)["kind"] == "decoder"
+    page.select_option("#model", "translator")
+    page.wait_for_function("() => location.hash.includes('model=translator')")
+    ready(page)
+    assert page.is_visible("#target") and page.input_value("#target") == "ran dog a"
+
+
+def test_only_languages_that_can_be_chosen_are_offered(open_page: Callable[..., Any]) -> None:
+    page = open_page("#model=marian&text=a+dog&into=fra")
+    assert page.is_hidden("#from") and page.input_value("#target") == "dog a fra"
+    options = page.eval_on_selector_all("#into option", "all => all.map(e => e.value)")
+    assert options == ["", "deu", "fra"] and page.is_visible("#into")
+    assert open_page().is_visible("#from")
+
+
+def test_an_address_says_all_there_is(open_page: Callable[..., Any]) -> None:
+    """The fields of the look before are of another model, or of another text."""
+    page = open_page("#text=a+dog&target=ein+Hund&into=fra&kind=decoder")
+    page.evaluate("() => { location.hash = 'model=translator&text=a+cat' }")
+    page.wait_for_function("() => document.querySelector('#target').value === 'cat a'")
+    page.evaluate("() => { location.hash = 'model=encoder&text=a+bird' }")
+    page.wait_for_function("() => document.querySelector('#status').textContent === '4 tokens, 6 heads'")
+    assert page.is_hidden("#second")
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_can_be_read_and_fits_a_phone(open_page: Callable[..., Any], scheme: str, tmp_path: Path) -> None:
     page = open_page(color_scheme=scheme)

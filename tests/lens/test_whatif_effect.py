@@ -11,7 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from clearhead.errors import InputError, LensError, OutsideError
+from clearhead.errors import ClearheadError, InputError, LensError, OutsideError
+from clearhead.lens.look import look
 from clearhead.lens.whatif import (
     AtTemperature,
     ClassLogit,
@@ -29,6 +30,7 @@ from clearhead.lens.whatif import (
     sweeping,
     whatif,
 )
+from clearhead.lens.whatif.replay import Remembered
 from clearhead.model.config import (
     LanguageModel,
     MaskedLanguageModel,
@@ -38,6 +40,7 @@ from clearhead.model.config import (
 )
 from clearhead.model.feedforward import FeedForward
 from clearhead.model.transformer import EncoderDecoder, build
+from tests.api import small
 from tests.cli.small import SENTENCE, Small, load
 
 LABELS = ("good", "bad", "odd")
@@ -279,6 +282,56 @@ def test_means_over_other_texts() -> None:
     own = sweep(lm, SENTENCE, how="mean").table()
     single = whatif(lm, SENTENCE, Silence([(1, 1)], "mean", references)).value
     assert float(found[1, 1]) == pytest.approx(single, abs=1e-6) and not torch.allclose(found, own)
+
+
+def test_a_translator_is_told_its_languages() -> None:
+    """The text, those that it is compared with, and the word that is measured: all in the languages that are named."""
+    lm: Any = small.writer(translates=True)
+    told: dict[str, Any] = {"source_language": "fr", "target_language": "fr"}
+    text, target = "The animal", "it was"
+    silence = Silence([(0, 1)], kind="decoder")
+    effect = whatif(lm, text, silence, target=target, **told)
+    seen = look(lm, text, target, **told)
+    torch.testing.assert_close(effect.before.logits, seen.output.logits[:, -1:])
+    assert effect.value != whatif(lm, text, silence, target=target).value
+    found = sweep(lm, text, target, **told, kind="decoder")
+    assert float(found.table()[0, 1]) == pytest.approx(effect.value, abs=1e-6)
+    with pytest.raises(ClearheadError, match="no language 'xx'; it has de, fr"):
+        sweep(lm, text, target, target_language="xx")
+    # a patch from the text itself changes nothing, unless it is read in another language
+    same = Patch(text, [(0, 1)], target, kind="decoder")
+    assert whatif(lm, text, same, target=target, **told).value == pytest.approx(0.0, abs=1e-9)
+    other = replace(same, target_language="de")
+    assert whatif(lm, text, other, target=target, **told).value > 1e-9
+    mean = Silence([(0, 1)], "mean", [(text, target)], kind="decoder")
+    alone = Silence([(0, 1)], "mean", kind="decoder")
+    values = [whatif(lm, text, each, target=target, **told).value for each in (mean, alone)]
+    assert values[0] == values[1] > 0
+    word = LogProbability("tired")
+    asked = whatif(lm, text, silence, target=target, **told, measure=word)
+    assert asked.measure.words.startswith("change of log p('tired')") and asked.value != 0
+
+
+def test_another_thread_s_text_is_not_remembered() -> None:
+    """A sweep's plain run, while another thread runs the model on another text between two of its layers."""
+    lm = load("decoder")
+    ids, others = torch.tensor([[5, 6, 7]]), torch.tensor([[8, 9]])
+
+    def run() -> None:
+        for text in (others, ids):
+            if text is ids:
+                lm.model(text)
+                continue
+            thread = threading.Thread(target=lm.model, args=(text,))
+            thread.start()
+            thread.join(20)
+
+    with torch.inference_mode():
+        plain = Remembered(lm.model, lambda: lm.model(ids))
+        both = Remembered(lm.model, run)
+    for stack, given in plain.given.items():
+        assert [x.shape[1] for x in both.given[stack]] == [3] * len(given)
+        assert all(torch.equal(a, b) for a, b in zip(given, both.given[stack], strict=True))
 
 
 def test_a_text_without_a_question_is_answered_by_token() -> None:

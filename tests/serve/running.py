@@ -14,7 +14,10 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-STUBBED = "import clearhead.serve.explorer as e, tests.serve.stub as s; e._from_checkpoint = s.load; "
+STUBBED = (
+    "import clearhead.serve.explorer as e, tests.serve.stub as s; "
+    "e._from_checkpoint = s.load; e._embedded = lambda: tuple(s.CONFIGS); "
+)
 SERVE = "from clearhead.serve import serve; serve({model!r}, port=0, open_browser=False{more})"
 
 

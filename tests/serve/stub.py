@@ -12,7 +12,7 @@ from torch import nn
 from clearhead.errors import TokenizerError, UnknownModelError
 from clearhead.lens.look import Look, look
 from clearhead.model import presets
-from clearhead.model.config import ModelConfig, SpecialTokens
+from clearhead.model.config import ModelConfig, SequenceClassification, SpecialTokens
 from clearhead.model.transformer import build
 
 VOCAB = 97
@@ -60,6 +60,7 @@ class Tongues(Words):
     """Words of two languages, which a translator is told."""
 
     languages = ("deu", "fra")
+    source_languages: tuple[str, ...] = languages
 
     def encode(
         self, text: str, /, *, source_language: str | None = None, target_language: str | None = None
@@ -76,12 +77,25 @@ class Tongues(Words):
         return 1 + self.languages.index(language)
 
 
+class Told(Tongues):
+    """Marian's way: a translator is told what to write, and no text can be said to be in a language."""
+
+    source_languages = ()
+
+    def encode(
+        self, text: str, /, *, source_language: str | None = None, target_language: str | None = None
+    ) -> Encoding:
+        if source_language is not None:
+            raise TokenizerError("this tokenizer has no token for the language of a source; leave source_language out")
+        return super().encode(text, target_language=target_language)
+
+
 class Translator(Stub):
     """A model of two texts that writes the second itself: the words of the first, from the last to the first."""
 
     def __init__(self, name: str, config: ModelConfig) -> None:
         super().__init__(name, config)
-        self.tokenizer = Tongues(framed=False)
+        self.tokenizer = (Told if name == "marian" else Tongues)(framed=False)
 
     def generate(self, prompt: str, *, max_new_tokens: int, **languages: str) -> str:
         assert max_new_tokens > 0
@@ -104,6 +118,8 @@ CONFIGS = {
     "decoder": lambda: presets.gpt2(n_layers=2, n_heads=2, d_model=16, vocab_size=VOCAB, context=64),
     "both": _both,
     "translator": _both,
+    "marian": _both,
+    "classifier": lambda: replace(_both(), head=SequenceClassification(labels=("no", "yes"), pooling="last")),
 }
 
 
@@ -111,4 +127,4 @@ def load(name: str) -> Stub:
     """A model by its name, made anew each time."""
     if name not in CONFIGS:
         raise UnknownModelError(f"there is no model {name!r}.")
-    return (Translator if name == "translator" else Stub)(name, CONFIGS[name]())
+    return (Translator if name in ("translator", "marian") else Stub)(name, CONFIGS[name]())

@@ -10,9 +10,13 @@ import pytest
 import torch
 from starlette.testclient import TestClient
 
+import clearhead
 from clearhead.lens.look import Look
+from clearhead.serve.explorer import written_by
+from clearhead.serve.opening import opening
+from clearhead.serve.shelf import Question
 from tests.serve.conftest import TEXT
-from tests.serve.stub import load
+from tests.serve.stub import CONFIGS, load
 
 TARGET = "Das Tier war zu müde"
 
@@ -41,10 +45,11 @@ def seen() -> Look:
 def test_models_are_the_offered_ones_and_the_opening(client: TestClient) -> None:
     said = client.get("/api/models").json()
     assert said == {
-        "models": ["encoder", "decoder", "both", "translator"],
+        "models": list(CONFIGS),
         "loaded": [],
         "default": "encoder",
         "opening": {"text": TEXT},
+        "openings": {name: opening(name) for name in CONFIGS},
     }
     look_at(client)
     assert client.get("/api/models").json()["loaded"] == ["encoder"]
@@ -164,6 +169,59 @@ def test_a_translator_writes_what_it_is_not_given(client_of: Callable[..., TestC
     told = load("translator").look("one two", "two one deu fra", source_language="deu", target_language="fra")
     row = ask(client, into, "row", kind="cross", layer=1, head=0, row=2)["weights"]
     assert row == pytest.approx(told.map(1, 0, "cross").row(2).tolist(), abs=1e-6)
+
+
+def test_a_classifier_reads_its_text_again_and_takes_no_target(client_of: Callable[..., TestClient]) -> None:
+    client = client_of("classifier")
+    look = look_at(client, "one two")
+    assert (look["target"], look["written"], look["takes_target"]) == ("one two", False, False)
+    assert look["target_tokens"] == ["⟨start⟩", "one"] and set(look["kinds"]) == {"encoder", "decoder", "cross"}
+    assert look_at(client, "one two", target="")["id"] == look["id"]
+    answer = client.post("/api/look", json={"text": "one two", "target": "one two"})
+    assert answer.status_code == 422 and "leave the target out" in answer.json()["error"]
+    assert look_at(client_of("both"), target=TARGET)["takes_target"] is True
+    assert "takes_target" not in look_at(client_of("encoder"))  # there is no second text
+
+
+def test_the_languages_are_those_that_can_be_chosen(client_of: Callable[..., TestClient]) -> None:
+    look = look_at(client_of("translator"), "one two")
+    assert look["languages"] == look["source_languages"] == ["deu", "fra"]
+    client = client_of("marian")
+    look = look_at(client, "one two", target_language="fra")
+    assert look["languages"] == ["deu", "fra"] and look["source_languages"] == []
+    answer = client.post("/api/look", json={"text": "one two", "source_language": "deu"})
+    assert answer.status_code == 422 and "leave source_language out" in answer.json()["error"]
+
+
+def test_dates_writes_within_its_context_and_opens_with_a_date() -> None:
+    from clearhead.serve import create_app
+
+    with TestClient(create_app(), base_url="http://localhost") as client:
+        said = client.get("/api/models").json()
+        assert {"minilm", "dates"} <= set(said["models"]) and said["opening"] == said["openings"]["minilm"]
+        opening = said["openings"]["dates"]
+        look = look_at(client, opening["text"], model="dates")  # 64 positions, and a translator writes up to 128 tokens
+        assert (look["target"], look["written"], look["takes_target"]) == ("2026-03-03", True, True)
+        shown = {name: opening[name] for name in ("kind", "layer", "head")}
+        row = ask(client, look, "row", **shown, row=opening["reads"])["weights"]
+        assert row[int(opening["read"])] == max(row) > 0.5  # a digit of the month reads a letter of its name
+        too_long = client.post("/api/look", json={"text": "1" * 80, "model": "dates"})
+        assert too_long.status_code == 413 and "64" in too_long.json()["error"]
+
+
+def test_what_never_ends_is_cut_where_the_positions_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    lm = clearhead.load("dates")
+    text, most = opening("dates")["text"], lm.config.context - 1
+    asked: list[int] = []
+
+    def endless(self: object, prompt: str, *, max_new_tokens: int) -> str:
+        asked.append(max_new_tokens)
+        return "1" * max_new_tokens
+
+    monkeypatch.setattr(clearhead.Loaded, "generate", endless)
+    written = written_by(lm, Question("dates", str(text)))
+    assert asked == [most] and written == "1" * most
+    assert lm.look(str(text), written).map(0, 0, "decoder").shape == (most, most)
 
 
 def test_languages_that_are_none(client_of: Callable[..., TestClient]) -> None:

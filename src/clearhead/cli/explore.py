@@ -7,12 +7,13 @@ from typing import Annotated
 import typer
 
 from clearhead.cli.options import Pickle, SourceLanguage, TargetLanguage, languages
-from clearhead.serve.opening import DEFAULT_TEXT
 
 
 def explore(
     model: Annotated[str, typer.Option("--model", "-m", help="a folder, a hub id, or an embedded name")] = "minilm",
-    text: Annotated[str, typer.Option("--text", "-t", help="what the page opens with")] = DEFAULT_TEXT,
+    text: Annotated[
+        str | None, typer.Option("--text", "-t", help="what the page opens with; else one that suits the model")
+    ] = None,
     target: Annotated[
         str | None, typer.Option(help="the decoder's text, for encoder-decoders; else what the model itself writes")
     ] = None,

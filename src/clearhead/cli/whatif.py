@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from clearhead.cli.look import KindChoice
-from clearhead.cli.options import Pickle
+from clearhead.cli.options import Pickle, SourceLanguage, TargetLanguage, languages
 from clearhead.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def whatif(
     text: Annotated[str, typer.Argument(help="what the model reads", show_default=False)],
     model: Annotated[str, typer.Option("--model", "-m", help="a folder, a hub id, or an embedded name")] = "minilm",
     target: Annotated[str | None, typer.Option(help="the decoder's text, for encoder-decoders")] = None,
+    source_language: SourceLanguage = None,
+    target_language: TargetLanguage = None,
     silence: Annotated[list[str] | None, typer.Option(metavar="L.H", help="silence this head; again for more")] = None,
     how: Annotated[How | None, typer.Option(help="what a silenced head says: nothing, or its mean")] = None,
     reference: Annotated[
@@ -125,6 +127,7 @@ def whatif(
             lm,
             text,
             target,
+            **languages(source_language, target_language),
             measure=measure,
             how=how.value if how else "zero",
             references=tuple(reference or ()),
@@ -137,7 +140,7 @@ def whatif(
         return
     from clearhead.lens.whatif import whatif as ask
 
-    effect = ask(lm, text, *asked, target=target, measure=measure)
+    effect = ask(lm, text, *asked, target=target, **languages(source_language, target_language), measure=measure)
     rows = _rows(effect, top)
     if as_json:
         said: dict[str, Any] = {

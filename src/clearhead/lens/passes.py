@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -43,6 +43,43 @@ def claimed(model: nn.Module, modules: Iterable[nn.Module]) -> Iterator[None]:
             _claimed.difference_update(own)
 
 
+class Door:
+    """Through which passes go into a model. While the model is put back it is held shut, and then it is closed."""
+
+    def __init__(self) -> None:
+        self.state = threading.Condition()
+        self.closed = self._shut = False
+
+    def is_open(self) -> bool:
+        """Whether what begins now is looked at, or changed; it waits while that is not known. Called with `state`."""
+        while self._shut:
+            self.state.wait()
+        return not self.closed
+
+    @contextmanager
+    def closing(self, occupied: Callable[[], bool]) -> Iterator[None]:
+        """The block in which the model is put back: no other thread is inside, and none comes in.
+
+        occupied: whether one is. Who will not wait (Ctrl-C) has the model put back all the same.
+        """
+        interrupted: KeyboardInterrupt | None = None
+        with self.state:
+            self._shut = True
+            try:
+                while occupied():
+                    self.state.wait(timeout=0.01)
+            except KeyboardInterrupt as error:
+                interrupted = error
+        try:
+            yield
+        finally:
+            with self.state:
+                self._shut, self.closed = False, True
+                self.state.notify_all()
+        if interrupted is not None:
+            raise interrupted
+
+
 class Passes:
     """Which thread is inside the model, and which were inside before there was a watcher.
 
@@ -51,15 +88,15 @@ class Passes:
     """
 
     def __init__(self) -> None:
-        self._state = threading.Condition()
+        self._door = Door()
         self._pass: tuple[threading.Thread, FrameType | None] | None = None
         self._before: dict[int, FrameType] = {}  # what began unwatched: by thread, the call of the model
-        self._open = self._closing = self._closed = False
+        self._open = False
 
     def open(self, modules: Iterable[nn.Module]) -> None:
         """All is in its place: what begins from now on is watched, and what is under way goes on as it began."""
         own = set(modules)
-        with self._state:
+        with self._door.state:
             for thread, frame in sys._current_frames().items():
                 for each in module_calls(frame):
                     if each.f_locals.get("self") in own:
@@ -68,24 +105,22 @@ class Passes:
 
     def begin(self) -> bool:
         """A pass begins; True if it is watched. Raises LensError while another thread is inside."""
-        with self._state:
-            while self._closing:  # what begins now runs as the model was before
-                self._state.wait()
-            if not self.check():
+        with self._door.state:
+            if not self._door.is_open() or not self.check():  # it runs as the model was before
                 return False
             self._pass = threading.current_thread(), next(module_calls(sys._getframe()), None)
             return True
 
     def end(self) -> None:
         """The pass of this thread is over, well or not."""
-        with self._state:
+        with self._door.state:
             if self._pass is not None and self._pass[0] is threading.current_thread():
                 self._pass = None
-                self._state.notify_all()
+                self._door.state.notify_all()
 
     def check(self) -> bool:
         """True if what this thread asks is watched, not if it began before. Raises LensError if another is inside."""
-        if not self._open or self._closed or self._began_before():
+        if not self._open or self._door.closed or self._began_before():
             return False
         if self._other() is not None:
             raise LensError(
@@ -96,27 +131,13 @@ class Passes:
 
     @contextmanager
     def closing(self) -> Iterator[None]:
-        """The block in which the model is put back: no other thread is inside, and none comes in.
-
-        Who will not wait (Ctrl-C) has the model put back all the same.
-        """
-        interrupted: KeyboardInterrupt | None = None
-        with self._state:
-            self._closing = True
-            try:
-                while self._other() is not None:
-                    self._state.wait(timeout=0.1)
-            except KeyboardInterrupt as error:
-                interrupted = error
+        """The block in which the model is put back: the pass of another thread has ended, and none begins."""
         try:
-            yield
+            with self._door.closing(lambda: self._other() is not None):
+                yield
         finally:
-            with self._state:
-                self._closing, self._closed, self._pass = False, True, None
-                self._before.clear()
-                self._state.notify_all()
-        if interrupted is not None:
-            raise interrupted
+            self._pass = None
+            self._before.clear()
 
     def _other(self) -> threading.Thread | None:
         """The other thread that is inside."""
@@ -136,6 +157,16 @@ class Passes:
             return True
         del self._before[thread]
         return False
+
+
+def others_inside(modules: Container[nn.Module], but: Container[int]) -> bool:
+    """Whether a thread, `but` for these, runs one of these modules, however long ago that began."""
+    return any(
+        call.f_locals.get("self") in modules
+        for thread, frame in sys._current_frames().items()
+        if thread not in but
+        for call in module_calls(frame)
+    )
 
 
 def module_calls(frame: FrameType | None) -> Iterator[FrameType]:

@@ -22,7 +22,10 @@ from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, Output
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """A text, or a source and a target, as one model reads it. `run` reads it; `find` says which tokens are a word."""
+    """A text, or a source and a target, as one model reads it. `run` reads it; `find` says which tokens are a word.
+
+    source_language, target_language: what `read` was told; other texts that are read beside it are in the same.
+    """
 
     text: str
     encoding: Encoded
@@ -31,6 +34,8 @@ class Reading:
     target: str | None = None
     begun: Encoded | None = None
     target_ids: Int[Tensor, "1 Tt"] | None = None
+    source_language: str | None = None
+    target_language: str | None = None
 
     def run(self, model: nn.Module, rows: int = 1, *, last_only: bool = False) -> Output:
         """What the model makes of it, in so many equal rows. last_only: a decoder's last position's logits only."""
@@ -101,6 +106,12 @@ def _occurrences(text: str, wanted: str) -> list[tuple[int, int]]:
     return []
 
 
+def takes_target(model: nn.Module) -> bool:
+    """Whether it reads a second text that is given: an encoder-decoder but for a classifier, whose decoder reads the
+    first again."""
+    return isinstance(model, EncoderDecoder) and not isinstance(model.config.head, SequenceClassification)
+
+
 def read(
     lm: Readable,
     text: str,
@@ -144,4 +155,5 @@ def read(
     else:
         begun = texts.target(model, lm.tokenizer, target, target_language)
     check_fits(model.config, len(begun.ids))
-    return Reading(text, encoding, ids, None, target, begun, torch.tensor([begun.ids], device=model.device))
+    told = torch.tensor([begun.ids], device=model.device)
+    return Reading(text, encoding, ids, None, target, begun, told, source_language, target_language)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -148,14 +148,18 @@ class Seen:
         runs = self._runs.setdefault((call.kind, call.layer), [])
         place, fresh = arrived.place(call), False
         if call.kind == "cross":  # where its queries stand, the decoder's own attention knows, which ran just before
-            own = self._runs.get(("decoder", call.layer))
+            below = [layer for kind, layer in self._runs if kind == "decoder" and layer <= call.layer]
+            own = self._runs["decoder", max(below)] if below else None  # a layer may have none of its own beside it
             fresh = not own or len(own[-1].calls) == 1
             place = Place(own[-1].places[-1].start if own else 0, call.shape[0], 0, arrived.k.shape[2])
         if runs and not fresh and runs[-1].takes(call, arrived, place):
             return
+        like: Call | None = None  # which has kept what the encoder says
         if runs:
+            if call.kind == "cross" and not runs[-1].calls[0].released and runs[-1].same_memory(arrived):
+                like = runs[-1].calls[0]
             runs[-1].settle()
-        call.stand_alone()
+        call.stand_alone(window=arrived.appended, like=like)
         runs.append(Run(call, place))
 
     def links(
@@ -193,9 +197,6 @@ class Seen:
     def release(self) -> None:
         """Give all tensors back; maps made from here then raise ReleasedError."""
         self.settle()
-        for runs in self._runs.values():
-            for run in runs:
-                run.files.clear()
         for calls in self._calls.values():
             for call in calls:
                 call.release()
@@ -213,11 +214,14 @@ class Seen:
         return kind
 
 
-def check_layers(wanted: frozenset[int] | None, n_layers: int) -> None:
-    """Raise OutsideError where a layer was asked for that the model does not have."""
-    outside = sorted(layer for layer in wanted or () if not 0 <= layer < n_layers)
-    if outside:
-        raise OutsideError(f"layer {outside[0]} is outside the model; choose from 0…{n_layers - 1}.")
+def check_layers(wanted: Iterable[int] | None, there: Collection[int]) -> None:
+    """Raise OutsideError where a layer was asked for that the model does not have, or that has no attention."""
+    for layer in sorted(wanted or ()):
+        if layer not in there:
+            why = "has no attention of its own" if 0 <= layer < max(there) else "is outside the model"
+            whole = len(there) == 1 + max(there)
+            choice = f"0…{max(there)}" if whole else f"one of {', '.join(map(str, sorted(there)))}"
+            raise OutsideError(f"layer {layer} {why}; choose {choice}.")
 
 
 def _spans(layers: Sequence[int]) -> str:

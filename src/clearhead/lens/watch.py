@@ -153,7 +153,7 @@ def _watch_ours(model: nn.Module, modules: Modules, seen: Seen, choice: Choice) 
                 "this model's attention has a kernel of its own, whose weights are not known to be the equation's; "
                 "put `clearhead.model.kernels.fused` back first."
             )
-    check_layers(choice.layers, 1 + max(layer for at in places.values() for _, layer in at))
+    check_layers(choice.layers, {layer for at in places.values() for _, layer in at})
     before = {module: inside.kernel for module, inside in seats.items()}
     passes = Passes()
     recorders = [_Recorder(kernel, places[m], modules[m], seen, choice, passes) for m, kernel in before.items()]

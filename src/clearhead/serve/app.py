@@ -20,7 +20,7 @@ from clearhead.serve.explorer import Explorer
 from clearhead.serve.facts import Readable
 from clearhead.serve.guard import Guard
 from clearhead.serve.limits import Limits
-from clearhead.serve.opening import DEFAULT_TEXT, opening
+from clearhead.serve.opening import opening
 from clearhead.serve.refusals import for_bug, for_mistake, for_route
 from clearhead.serve.routes import ROUTES
 
@@ -30,21 +30,21 @@ def create_app(
     *,
     model: str = "minilm",
     offered: Sequence[str] | None = None,
-    text: str = DEFAULT_TEXT,
+    text: str | None = None,
     host: str = "127.0.0.1",
     limits: Limits | None = None,
 ) -> ASGIApp:
     """The explorer as an ASGI app. Nothing is loaded before the first look.
 
     load: gives a model by its name; `clearhead.load` by default. model: the one that the page opens with; it and those
-    in `offered` (default: the embedded ones) can be asked for, no others. text: what the page opens with. host: what
-    the server listens on, for the check of the Host header.
+    in `offered` (default: the embedded ones) can be asked for, no others. text: what the page opens with, if not with
+    one that suits the model. host: what the server listens on, for the check of the Host header.
     """
     return app_for(Explorer(load, model, offered, limits), text=text, host=host)
 
 
 def app_for(
-    explorer: Explorer, *, text: str = DEFAULT_TEXT, target: str | None = None, host: str = "127.0.0.1"
+    explorer: Explorer, *, text: str | None = None, target: str | None = None, host: str = "127.0.0.1"
 ) -> ASGIApp:
     """The app around an explorer that is there already."""
     app = Starlette(

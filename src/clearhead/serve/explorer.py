@@ -33,10 +33,9 @@ def _from_checkpoint(name: str, *, pickle: bool = False) -> Readable:
 
 
 def _embedded() -> Sequence[str]:
-    """The embedded models that read one text, as the page does; `dates` reads two."""
     from clearhead.checkpoint import EMBEDDED
 
-    return tuple(name for name in EMBEDDED if name != "dates")
+    return tuple(EMBEDDED)
 
 
 def written_by(lm: Readable, question: Question) -> str | None:
@@ -47,7 +46,8 @@ def written_by(lm: Readable, question: Question) -> str | None:
     generate: Callable[..., str] | None = getattr(lm, "generate", None)
     if generate is None or not question.text.strip():
         return None
-    return generate(question.text, max_new_tokens=WRITTEN, **question.languages) or None
+    most = min(WRITTEN, model.config.context - 1) if model.config.context else WRITTEN
+    return generate(question.text, max_new_tokens=most, **question.languages) or None
 
 
 class Explorer:

@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from clearhead.lens.look import Look
+from clearhead.lens.reading import takes_target
 from clearhead.lens.seen import Kind
 
 
@@ -27,7 +28,9 @@ def facts_of(lm: Readable, look: Look) -> dict[str, object]:
     """The JSON that stands for a look: everything but the weights.
 
     `kinds` gives each kind's layers, heads, rows and columns; `sides` says which text the rows and the columns are.
-    `languages`: those that a translator's tokenizer knows.
+    Where there is a second text, `takes_target` says whether it may be given: a classifier reads the first one again.
+    `languages`: those that a translator can be told to write; `source_languages`: those that a text can be said to be
+    in, which for Marian are none.
     `offsets` are character spans in the text; tokens with an empty one, in `special`, are the tokenizer's own.
     """
     call = look.seen.call(0, look.kinds[0])
@@ -49,10 +52,13 @@ def facts_of(lm: Readable, look: Look) -> dict[str, object]:
             "target_tokens": look.target_tokens,
             "target_offsets": look.target_offsets,
             "target_special": _special(look.target_offsets),
+            "takes_target": takes_target(lm.model),
         }
-    languages = getattr(getattr(lm, "tokenizer", None), "languages", ())
+    tokenizer = getattr(lm, "tokenizer", None)
+    languages = getattr(tokenizer, "languages", ())
     if languages:
         facts["languages"] = list(languages)
+        facts["source_languages"] = list(getattr(tokenizer, "source_languages", ()))
     return facts
 
 

@@ -1,6 +1,6 @@
 """The routes. What any client can ask, of the page or not: JSON for words and rankings, float32 for maps.
 
-    GET  /api/models                                 names that can be looked at, and what the page opens with
+    GET  /api/models                                 names that can be looked at, and what each opens with
     POST /api/look {text, target?, model?, …}        run the model; an id, the tokens, the heads there are
     GET  /api/looks/{id}                             the same again
     GET  /api/looks/{id}/row     ?layer head row     what one token reads
@@ -33,15 +33,18 @@ from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.seen import Kind
 from clearhead.serve.asked import Query, body
 from clearhead.serve.explorer import Explorer
+from clearhead.serve.opening import opening
 from clearhead.serve.refusals import Refusal
 
 
 async def models(request: Request) -> Response:
-    """The names that can be looked at, which are in memory, and where the page begins."""
+    """The names that can be looked at, which are in memory, and where the page begins, with each of them."""
     Query(request).done()
     explorer = _explorer(request)
     names = {"models": explorer.offered, "loaded": explorer.loaded, "default": explorer.default}
-    return _json({**names, "opening": request.app.state.opening})
+    others = {name: opening(name) for name in explorer.offered if name != explorer.default}
+    first = request.app.state.opening
+    return _json({**names, "opening": first, "openings": {explorer.default: first, **others}})
 
 
 async def look(request: Request) -> Response:

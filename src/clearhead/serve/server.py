@@ -12,7 +12,7 @@ import webbrowser
 from typing import TYPE_CHECKING
 
 from clearhead.errors import MissingDependencyError, ServeError
-from clearhead.serve.opening import DEFAULT_TEXT
+from clearhead.serve.opening import text_for
 
 if TYPE_CHECKING:
     import uvicorn
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def serve(
     model: str = "minilm",
     *,
-    text: str = DEFAULT_TEXT,
+    text: str | None = None,
     target: str | None = None,
     host: str = "127.0.0.1",
     port: int = 8000,
@@ -34,11 +34,11 @@ def serve(
 ) -> None:
     """Serve the explorer until Ctrl-C. Prints the model, how its numbers come about, and the address.
 
-    model: a folder, a hub id, or an embedded name. text, target: what the page opens with; a model of two texts writes
-    the target itself where none is given. languages: source_language and target_language, for a translator.
-    port: 0 takes any free one. pickle: whether PyTorch's own files may be read, as for `clearhead.load`. Raises
-    ServeError where the port is taken, naming one that is free; the model's mistakes and the text's (an empty one, one
-    past the context) come before anything is served, too.
+    model: a folder, a hub id, or an embedded name. text, target: what the page opens with; where none is given, a text
+    that suits the model, and what a model of two texts writes itself. languages: source_language and target_language,
+    for a translator. port: 0 takes any free one. pickle: whether PyTorch's own files may be read, as for
+    `clearhead.load`. Raises ServeError where the port is taken, naming one that is free; the model's mistakes and the
+    text's (an empty one, one past the context) come before anything is served, too.
     """
     try:
         import starlette  # noqa: F401
@@ -53,6 +53,7 @@ def serve(
         from clearhead.serve.explorer import Explorer
 
         explorer = Explorer(model=model, pickle=pickle, languages=languages)
+        text = text_for(model) if text is None else text
         _say(describe(explorer.first_look(text, target)))
         url = address(host, listener.getsockname()[1])
         server = _announcing(_quiet(app_for(explorer, text=text, target=target, host=host)), url, open_browser)

@@ -30,6 +30,11 @@ class Languages:
     source: str | None = None
     target: str | None = None
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The languages that a source can be said to be in: none, where a token tells the other side's alone."""
+        return () if self.place == "told" else tuple(self.tokens)
+
     def token(self, code: str | None) -> str:
         """The token of a language, by its code or by the token itself. Raises `TokenizerError` for another."""
         if isinstance(code, str) and code in self.tokens:

@@ -40,6 +40,7 @@ class Tokenizer:
     model_max_length   the longest text that the model was made for, in tokens, if the files say so. Nothing enforces it
     chat_template      the Jinja program that writes a conversation as one text, or None
     languages          the languages of a multilingual translator, by their codes; see `encode` and `first_id`
+    source_languages   those of them that a text can be said to be in: all, but for Marian none
     target             the tokenizer of the texts that are written, where it is another (Marian's); else this one
     switched_off       truncation, padding and chance (dropout) that a file asked for: recorded, and off
     """
@@ -54,6 +55,7 @@ class Tokenizer:
         self._files = found.files
         self._languages = found.languages
         self.languages = tuple(found.languages.tokens)
+        self.source_languages = found.languages.sources
         if self._config.get("split_special_tokens"):
             self.backend.encode_special_tokens = True
 

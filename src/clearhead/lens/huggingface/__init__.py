@@ -14,7 +14,7 @@ from typing import Any
 
 from clearhead.errors import NotWatchableError
 from clearhead.lens.huggingface.attention import Watcher, watchers
-from clearhead.lens.huggingface.installed import configs_of, install, uninstall
+from clearhead.lens.huggingface.installed import install, uninstall
 from clearhead.lens.huggingface.refusals import refuse_checkpointing, refuse_what_does_not_dispatch, way_out
 from clearhead.lens.kept.keep import Choice
 from clearhead.lens.seen import Seen
@@ -25,14 +25,12 @@ def watch_transformers(model: Any, seen: Seen, choice: Choice) -> Iterator[None]
     """Watch a transformers model; its attention implementation is put back when the block ends."""
     refuse_what_does_not_dispatch(model)
     refuse_checkpointing(model)
-    watcher = Watcher(model, configs_of(model), seen, choice)
+    watcher = Watcher(model, seen, choice)
+    modules, handles = list(model.modules()), []
     install(model)
-    modules = list(model.modules())
-    handles = [
-        model.register_forward_pre_hook(watcher.begin, with_kwargs=True),
-        model.register_forward_hook(watcher.end, always_call=True),
-    ]
     try:
+        handles.append(model.register_forward_pre_hook(watcher.begin, with_kwargs=True))
+        handles.append(model.register_forward_hook(watcher.end, always_call=True))
         for module in modules:
             watchers[module] = watcher
         watcher.passes.open(modules)

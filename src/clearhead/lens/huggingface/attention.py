@@ -38,11 +38,11 @@ watchers: weakref.WeakKeyDictionary[nn.Module, Watcher] = weakref.WeakKeyDiction
 class Watcher:
     """One watched model: where its attentions stand, and where what they say is written."""
 
-    def __init__(self, model: nn.Module, configs: list[Any], seen: Seen, choice: Choice) -> None:
+    def __init__(self, model: nn.Module, seen: Seen, choice: Choice) -> None:
         self.seen, self.choice = seen, choice
-        self.places, self.passes = Places(model, configs), Passes()
-        if self.places.n_layers:
-            check_layers(choice.layers, self.places.n_layers)
+        self.places, self.passes = Places(model), Passes()
+        if self.places.layers:
+            check_layers(choice.layers, self.places.layers)
         self.n_calls = self.n_passes = 0
         self._written: dict[int, tuple[Tensor, int, Mask | None, Mask]] = {}
 

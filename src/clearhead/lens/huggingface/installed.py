@@ -34,11 +34,6 @@ _gate = threading.Lock()
 _before: weakref.WeakKeyDictionary[nn.Module, _Before] = weakref.WeakKeyDictionary()
 
 
-def configs_of(model: Any) -> list[Any]:
-    """Every config in the model."""
-    return [config for config, _ in _implementations(model)]
-
-
 def install(model: Any) -> None:
     """Have the model ask for our attention and our masks. Raises LensError or NotWatchableError where it does not."""
     from transformers import AttentionInterface

@@ -50,6 +50,11 @@ class LazyMask(Mask):
         """Itself: what generation with a static cache asks of a mask."""
         return self
 
+    def __radd__(self, scores: Float[Tensor, "B H Tq Tk"]) -> Float[Tensor, "B H Tq Tk"]:
+        """Scores under it, written out: of a part of the model that computes its attention by itself."""
+        tile = self.additive(range(scores.shape[2]), range(scores.shape[3]), dtype=scores.dtype, device=scores.device)
+        return scores if tile is None else scores + tile.clamp(min=torch.finfo(scores.dtype).min)
+
 
 def key_start(mask: Mask) -> int:
     """Where the first of the keys stands in the text: past 0 once a sliding cache has let go of earlier ones."""

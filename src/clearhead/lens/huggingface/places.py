@@ -1,53 +1,115 @@
-"""Places. Of which kind and layer an attention is: read off its module's name and the order in which modules run."""
+"""Places. Of which kind and layer each attention of a transformers model is, and how many heads it has.
+
+Read off the modules whose own code asks transformers' interface for its attention, before anything has run. A config
+would tell of layers that have none, or that compute it by themselves.
+"""
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
 
+from clearhead.errors import LensError
 from clearhead.lens.kept.call import Kind
+
+ASKED = "ALL_ATTENTION_FUNCTIONS"
+"""What the code of an attention that is dispatched by name looks the name up in."""
 
 CROSS = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn")
 """What the parts of a decoder that read the encoder are called."""
 
-COUNTS = ("num_hidden_layers", "encoder_layers", "decoder_layers", "num_layers", "num_decoder_layers")
-"""What configs call their number of layers."""
+HEADS = ("num_heads", "num_attention_heads", "n_heads")
+"""What attention modules call their number of heads."""
 
-Place = tuple[Kind, int, str]
-"""A kind, a layer's number, and the module's name."""
+Place = tuple[Kind, int]
+"""A layer's attention of one kind."""
 
 
 class Places:
-    """Where each attention of one model stands. Modules are numbered in the order in which they first run."""
+    """Where each attention of one model stands.
 
-    def __init__(self, model: nn.Module, configs: list[Any]) -> None:
+    A layer has the number that its attention was given (`layer_idx`), so that those between layers without attention
+    keep theirs; where they have none, or share it with another part of the model, they are numbered as they stand.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
         self.names = {module: name for name, module in model.named_modules()}
-        self._layers: dict[Kind, dict[str, int]] = {}
-        self._counts: dict[str, int] = {}
-        self.n_layers = max((n for config in configs if (n := layers_in(config))), default=0)
-        """The most layers that a part of the model has; 0 where its config does not say."""
+        self.at = _standing(self.names)
+        """The places of each: one, or several in turn where one module is several layers."""
+        self._counts: dict[nn.Module, int] = {}
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """The layers, of any kind, that have attention."""
+        return frozenset(layer for at in self.at.values() for _, layer in at)
 
     def begin(self) -> None:
         """Each pass through the model counts its layers anew, also after one that did not finish."""
         self._counts.clear()
 
-    def place(self, module: nn.Module) -> Place:
-        """The place of this call, which is noted: one module that is several layers is each of them in turn."""
+    def place(self, module: nn.Module) -> tuple[Kind, int, str]:
+        """Kind, layer and the module's name of this call, which is counted."""
         name = self.names[module]
-        kind = kind_of(name, module)
-        known = self._layers.setdefault(kind, {})
-        first = known.setdefault(name, len(known))
-        count = self._counts.get(name, 0)
-        self._counts[name] = count + 1
-        shared = "albert_layer_groups" in name and len(known) == 1 and self.n_layers > 1
-        return kind, count % self.n_layers if shared else first, name
+        if module not in self.at:  # it asks in a way that is not seen before it runs
+            kind = kind_of(name, module)
+            known = {layer for at in self.at.values() for each, layer in at if each == kind}
+            self.at[module] = [(kind, 1 + max(known, default=-1))]
+        at, count = self.at[module], self._counts.get(module, 0)
+        self._counts[module] = count + 1
+        return *at[count % len(at)], name
 
 
-def layers_in(config: Any) -> int:
-    """The number of layers that a config tells; 0 where it tells none."""
-    found = [getattr(config, name, None) for name in COUNTS]
-    return max((n for n in found if isinstance(n, int)), default=0)
+def _standing(names: dict[nn.Module, str]) -> dict[nn.Module, list[Place]]:
+    asks = {sort: _asks(sort) for sort in {type(module) for module in names}}
+    by_kind: dict[Kind, list[nn.Module]] = {}
+    for module, name in names.items():
+        if asks[type(module)]:
+            by_kind.setdefault(kind_of(name, module), []).append(module)
+    found: dict[nn.Module, list[Place]] = {}
+    for kind, modules in by_kind.items():
+        told = [number for each in modules if type(number := getattr(each, "layer_idx", None)) is int and number >= 0]
+        numbers = told if len(set(told)) == len(modules) else range(len(modules))
+        found |= {module: [(kind, layer)] for module, layer in zip(modules, numbers, strict=True)}
+    for module in names:
+        shared = [part for part in _in_turn(module) if part in found]
+        found |= {part: [(found[part][0][0], n) for n, each in enumerate(shared) if each is part] for part in shared}
+    return found
+
+
+def _asks(sort: type[nn.Module]) -> bool:
+    code = getattr(inspect.unwrap(sort.forward), "__code__", None)
+    return code is not None and ASKED in code.co_names
+
+
+def _in_turn(module: nn.Module) -> Iterator[nn.Module]:
+    """The parts of ALBERT's layers, in the order in which they run: groups of them, each group run again and again."""
+    groups: Any = getattr(module, "albert_layer_groups", None)
+    if groups is None:
+        return
+    config: Any = module.config
+    layers: int = config.num_hidden_layers
+    for layer in range(layers):
+        yield from groups[int(layer / (layers / len(groups)))].modules()  # to the bit as they do
+
+
+def heads_in(module: nn.Module) -> int:
+    """How many heads an attention has. Raises LensError where it does not tell."""
+    told = [getattr(module, name, None) for name in HEADS]
+    width = getattr(module, "v_head_dim", None) or getattr(module, "head_dim", None)
+    joined = getattr(getattr(module, "o_proj", None), "in_features", None)  # where the heads are side by side
+    if isinstance(width, int) and isinstance(joined, int):
+        told.append(joined // width)
+    told.append(getattr(getattr(module, "config", None), "num_attention_heads", None))
+    for number in told:
+        if isinstance(number, int) and number > 0:
+            return number
+    raise LensError(
+        f"{type(module).__name__} does not tell how many heads it has, so that they have no names; experiment on the "
+        "part of the model that does, or load it with clearhead.load."
+    )
 
 
 def kind_of(name: str, module: nn.Module) -> Kind:

@@ -32,10 +32,10 @@ BLOCK = 64
 class Call:
     """One call of one layer's attention: q, k and log-sum-exp of its kept heads, and how scores were formed.
 
-    choice: which heads are kept, and where; with receipts also v and the output that the kernel gave. A step that
-    reads one new token is never rounded: its keys are a window that all steps share, or, once it has joined the run of
-    the calls before it, the run's. kernel: what made the output, in words. waits: whether it goes on from calls before
-    is not known yet; `join` or `stand_alone` then says what is to be kept.
+    choice: which heads are kept, and where; with receipts also v and the output that the kernel gave. Of a step that
+    reads one new token and has joined the run of the calls before it, the new row alone is kept, as it ran; the older
+    keys are the run's. kernel: what made the output, in words. waits: whether it goes on from calls before is not known
+    yet; `join` or `stand_alone` then says what is to be kept.
     """
 
     def __init__(
@@ -60,13 +60,9 @@ class Call:
         self.n_heads, self.batch = q.shape[1], q.shape[0]
         self.shape = (q.shape[2], k.shape[2])
         self.heads: tuple[int, ...] = choice.heads_of(self.n_heads, layer)
-        self._step = step = q.shape[2] == 1
-        groups = q.shape[1] // k.shape[1]
-        shared = tuple(range(k.shape[1])) if step else tuple(dict.fromkeys(head // groups for head in self.heads))
-        self.key_heads = shared
-        self._key_head = {head: shared.index(head // groups) for head in self.heads}
-        self._keep = choice.keep
-        self._gone = AS_RUN.gone if step else choice.keep.gone
+        self._groups = q.shape[1] // k.shape[1]
+        self._read(tuple(dict.fromkeys(head // self._groups for head in self.heads)))
+        self._keep, self._gone = choice.keep, choice.keep.gone
         self.ran_in = run = q.dtype
         q, lse = _pick(q, self.heads).detach(), _pick(lse.detach(), self.heads)
         self._kept: tuple[Tensor, Tensor, Tensor] | None = (q, k.detach(), lse)
@@ -117,21 +113,29 @@ class Call:
             self.n_heads, self.heads = n_heads, heads
             self._key_head = {head: at for at, head in enumerate(heads)}
 
-    def stand_alone(self) -> None:
-        """Keep q, and all the keys that the call had: it goes on from no other."""
-        q, k, lse = self.own_tensors
-        if self._step:
+    def stand_alone(self, *, window: bool = False, like: Call | None = None) -> None:
+        """Keep q, and all the keys that the call had: it goes on from no other.
+
+        window: they are a window on a store that is only ever appended to: a step of one token then keeps that, which
+        all steps share, as it is, and copies none of it. like: a call that has kept the same keys and values.
+        """
+        (q, k, lse), shown, keep = self.own_tensors, self._shown, self._keep
+        if window and q.shape[2] == 1:
+            self._read(tuple(range(k.shape[1])))
+            self._gone = AS_RUN.gone
             self._hold(own(q), k, lse)
-        else:
-            self._hold(self._keep.scores(q), self._keep.scores(_pick(k, self.key_heads)), lse)
-        if self._shown is not None:
-            v, out = self._shown
-            v = v if self._step else self._keep.rest(_pick(v, self.key_heads))
-            self._shown = v, own(out) if self._step else self._keep.rest(out)
+            self._shown = (shown[0], own(shown[1])) if shown is not None else None
+            return
+        k = keep.scores(_pick(k, self.key_heads)) if like is None else like.own_tensors[1]
+        self._hold(keep.scores(q), k, lse)
+        if shown is not None:
+            v = like._shown[0] if like is not None and like._shown is not None else None
+            self._shown = keep.rest(_pick(shown[0], self.key_heads)) if v is None else v, keep.rest(shown[1])
 
     def join(self, run: Run, number: int, base: Call, *, keys: int, new: int) -> None:
         """Become a call of a run, which holds the keys (and values) of all but the last `new` tokens of its `keys`."""
         q, k, lse = self.own_tensors
+        step = q.shape[2] == 1
         rows = slice(k.shape[2] - new, k.shape[2])
 
         def kept(name: str, x: Tensor, *, exact: bool) -> Tensor:
@@ -140,17 +144,22 @@ class Call:
         def of_keys(x: Tensor) -> Tensor:
             return _pick(x[:, :, rows], base.key_heads).clone()
 
-        self._hold(kept("q", own(q), exact=self._step), kept("k", of_keys(k), exact=self._step), lse)
+        self._hold(kept("q", own(q), exact=step), kept("k", of_keys(k), exact=step), lse)
         if base.rounded and not self.rounded:
             self._round(lse)
         if self._shown is not None:
             v, out = self._shown
             self._shown = kept("v", of_keys(v), exact=True), kept("out", own(out), exact=True)
         self._gone = self._keep.gone
-        self.key_heads, self._key_head = base.key_heads, base._key_head
+        self._read(base.key_heads)
         self._scoring = replace(self._scoring, mask=Mask())
         self.shape = (self.shape[0], keys)
         self._run, self.number = run, number
+
+    def _read(self, key_heads: tuple[int, ...]) -> None:
+        """These key heads are kept."""
+        self.key_heads = key_heads
+        self._key_head = {head: key_heads.index(head // self._groups) for head in self.heads}
 
     def _hold(self, q: Tensor, k: Tensor, lse: Tensor) -> None:
         self._kept = (q, k, lse)

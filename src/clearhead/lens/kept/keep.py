@@ -6,9 +6,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -20,7 +18,7 @@ from torch import Tensor
 
 from clearhead.errors import LensError, OutsideError
 from clearhead.lens.index import indices
-from clearhead.lens.kept.rows import Rows, write
+from clearhead.lens.kept.rows import Rows, mapped, write
 
 CHUNK = 2**24
 """Bytes that are written at once; a spilled tensor is never held twice."""
@@ -93,10 +91,10 @@ class Half(Keep):
 class Spilled(Keep):
     """In a memory-mapped file in `folder`; `dtype` rounds what is written, as `Half` does.
 
-    The file is unlinked as soon as it is mapped: no other process can cut it short, and nothing stays in the folder,
-    whatever ends this process. Its space is given back when the call is released and the last map of it let go.
-    Of a text that is read piece by piece, or written token by token, each piece adds its own rows alone; those of a
-    single token are appended as they ran, whatever `dtype` says.
+    The file is closed and unlinked as soon as it is mapped: however many there are, none stays open, no other process
+    can cut one short, and nothing stays in the folder, whatever ends this process. Its space is given back when the
+    call is released and the last map of it let go. Of a text that is read piece by piece, or written token by token,
+    each piece adds its own rows alone; those of a single token are appended as they ran, whatever `dtype` says.
     Raises LensError where the folder cannot be written to, or the disk is full; what was begun is taken away.
     """
 
@@ -218,20 +216,16 @@ def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:
 
 def spill(x: Float[Tensor, "B H T D"], folder: Path) -> Float[Tensor, "B H T D"]:
     """The same numbers, read back from a file in `folder` as they are touched. Raises OSError."""
-    handle, name = tempfile.mkstemp(prefix="clearhead-", suffix=".spill", dir=folder)
-    try:
-        with os.fdopen(handle, "wb", buffering=0) as file:
-            rows = max(1, CHUNK // (x.shape[3] * x.element_size()))
-            for text in x:
-                for head in text:
-                    for start in range(0, x.shape[2], rows):
-                        part = head[start : start + rows].contiguous().cpu()
-                        write(file.fileno(), part.view(torch.uint8).numpy().data)
-        flat = torch.from_file(name, shared=False, size=x.numel() * x.element_size(), dtype=torch.uint8)
-    finally:
-        with contextlib.suppress(PermissionError):  # a system that keeps the name of an open file
-            os.unlink(name)
-    return flat.view(x.dtype).view(x.shape)
+    rows = max(1, CHUNK // (x.shape[3] * x.element_size()))
+
+    def fill(handle: int) -> None:
+        for text in x:
+            for head in text:
+                for start in range(0, x.shape[2], rows):
+                    part = head[start : start + rows].contiguous().cpu()
+                    write(handle, part.view(torch.uint8).numpy().data)
+
+    return mapped(folder, x.numel() * x.element_size(), fill).view(x.dtype).view(x.shape)
 
 
 def _check_half(dtype: torch.dtype) -> None:

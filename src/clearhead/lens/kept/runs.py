@@ -70,7 +70,7 @@ class Run:
             return False
         if (scoring.scale, scoring.softcap) != (base.scoring.scale, base.scoring.softcap):
             return False
-        if not (self._same_memory(arrived) if cross else self._goes_on(arrived, place)):
+        if not (self.same_memory(arrived) if cross else self._goes_on(arrived, place)):
             return False
         call.join(self, len(self.calls), base, keys=place.keys, new=0 if cross else place.rows)
         self._add_mask(scoring.mask, place, cross)
@@ -80,8 +80,9 @@ class Run:
         return True
 
     def settle(self) -> None:
-        """Let go of the whole keys of the last call, which only the next one needs."""
+        """Let go of what only the next call needs: the last one's whole keys, and files that rows are appended to."""
         self._last = None
+        self.files.clear()
 
     def _goes_on(self, arrived: Arrived, place: Place) -> bool:
         """True if the keys before the new ones are, bit for bit, those that the run had."""
@@ -101,8 +102,8 @@ class Run:
             return False
         return torch.equal(kept[:, :, place.first_key : place.start], old.to(kept.device, kept.dtype))
 
-    def _same_memory(self, arrived: Arrived) -> bool:
-        """True if the encoder's keys are those that the run has."""
+    def same_memory(self, arrived: Arrived) -> bool:
+        """True if the encoder's keys are those that the run has, to rounding where they were rounded."""
         last = self._last[0] if self._last is not None else None
         if last is not None and _same_spot(last.k, arrived.k) and last.k.shape == arrived.k.shape:
             return True  # both are alive, so that it is one tensor: an encoder is read once

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from clearhead.errors import InputError, MissingDependencyError
 from clearhead.lens.roles.names import MEANING, Role
 from clearhead.lens.roles.report import Finding, Roles
-from clearhead.lens.ways_out import outputs
-from clearhead.lens.ways_out.colours import INK, PAPER, SOFT
+from clearhead.lens.ways_out import glyphs, outputs
+from clearhead.lens.ways_out.colours import INK, PAPER, SOFT, ink_on, rgb
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,6 +78,7 @@ def _figure() -> type[Figure]:
     return Figure
 
 
+MIDDLE = {"ha": "center", "va": "center"}
 CELL, LINE = 0.46, 0.33
 """Inches: a head, and a line of the legend."""
 
@@ -95,20 +96,28 @@ def _draw(roles: Roles, title: str) -> Figure:
     axes.set_xlim(0, width)
     axes.set_ylim(height, 0)
     axes.axis("off")
-    axes.text(left, 0.38, f"What the heads of {title or 'this model'} do", fontsize=14, weight="bold", color=INK)
+    known = glyphs.labels([f"What the heads of {title or 'this model'} do"], 120)
+    _write(axes, left, 0.38, known.words[0], 14, INK, fonts=known.fonts, weight="bold")
     dots = " · a dot: one more role" if any(len(own) > 1 for own in found.values()) else ""
-    axes.text(left, 0.64, roles.heading() + dots, fontsize=7.5, color=SOFT)
-    small = {"va": "center", "fontsize": 7.5, "color": SOFT}
+    _write(axes, left, 0.64, roles.heading() + dots, 7.5, SOFT)
     for layer in range(roles.layers):
         y = top + layer * cell
-        axes.text(left - 0.1, y + cell / 2, f"layer {layer}", ha="right", **small)
+        _write(axes, left - 0.1, y + cell / 2, f"layer {layer}", 7.5, SOFT, ha="right", va="center")
         for head in range(roles.heads):
             _cell(axes, left + head * cell, y, cell, found.get((layer, head), ()))
     for head in range(0, roles.heads, 1 if cell == CELL else 4):
-        axes.text(left + (head + 0.5) * cell, top + grid_height + 0.16, str(head), ha="center", **small)
-    axes.text(left + grid_width / 2, top + grid_height + 0.36, "head", ha="center", **small)
+        _write(axes, left + (head + 0.5) * cell, top + grid_height + 0.16, str(head), 7.5, SOFT, **MIDDLE)
+    _write(axes, left + grid_width / 2, top + grid_height + 0.36, "head", 7.5, SOFT, **MIDDLE)
     _legend(axes, roles, found, shown, left + grid_width + 0.35, top)
     return figure
+
+
+def _write(
+    axes: Any, x: float, y: float, words: str, size: float | int, colour: str, *, fonts: Sequence[str] = (), **more: Any
+) -> None:
+    """Some words, in the fonts that the other pictures have; never read as maths."""
+    family = list(fonts or glyphs.base_fonts())
+    axes.text(x, y, words, fontsize=size, color=colour, family=family, parse_math=False, **more)
 
 
 def _cell(axes: Any, x: float, y: float, cell: float, own: Sequence[list[Finding]]) -> None:
@@ -119,8 +128,8 @@ def _cell(axes: Any, x: float, y: float, cell: float, own: Sequence[list[Finding
     for number, other in enumerate(own[1:]):
         fill = COLOURS[other[0].role]
         axes.plot(x + cell - 0.09 - 0.09 * number, y + 0.09, "o", markersize=4, color=fill, mec=PAPER, mew=0.7)
-    middle = {"ha": "center", "va": "center", "linespacing": 1.1}
-    axes.text(x + cell / 2, y + cell / 2 + 0.01, _words(own[0]), fontsize=6.2, color=_ink(colour), **middle)
+    ink = ink_on(rgb(colour))
+    _write(axes, x + cell / 2, y + cell / 2 + 0.01, _words(own[0]), 6.2, ink, linespacing=1.1, **MIDDLE)
 
 
 def _square(axes: Any, x: float, y: float, cell: float, colour: str, edge: str = "none") -> None:
@@ -153,15 +162,15 @@ def _legend(
         _square(axes, x, y + 0.02, 0.24, COLOURS[role] if count else PAPER, COLOURS[role])
         ink = INK if count else SOFT
         weight = "bold" if count else "normal"
-        axes.text(x + 0.36, y + 0.07, role.value, va="center", fontsize=8.5, color=ink, weight=weight)
-        axes.text(x + 0.36, y + 0.215, MEANING[role], va="center", fontsize=6.8, color=SOFT)
+        _write(axes, x + 0.36, y + 0.07, role.value, 8.5, ink, va="center", weight=weight)
+        _write(axes, x + 0.36, y + 0.215, MEANING[role], 6.8, SOFT, va="center")
         word = "none" if not count else "1 head" if count == 1 else f"{count} heads"
-        axes.text(x + 3.5, y + 0.07, word, va="center", ha="right", fontsize=8, color=ink)
+        _write(axes, x + 3.5, y + 0.07, word, 8, ink, va="center", ha="right")
         y += LINE
     _square(axes, x, y + 0.02, 0.24, NONE)
     bare = roles.layers * roles.heads - len(found)
-    axes.text(x + 0.36, y + 0.14, "none of these", va="center", fontsize=8.5, color=SOFT)
-    axes.text(x + 3.5, y + 0.14, f"{bare} heads", va="center", ha="right", fontsize=8, color=SOFT)
+    _write(axes, x + 0.36, y + 0.14, "none of these", 8.5, SOFT, va="center")
+    _write(axes, x + 3.5, y + 0.14, f"{bare} heads" if bare != 1 else "1 head", 8, SOFT, va="center", ha="right")
 
 
 def _was_looked_for(roles: Roles, role: Role) -> bool:
@@ -179,8 +188,3 @@ def _words(own: Sequence[Finding]) -> str:
         names = list(dict.fromkeys(one.detail.partition(" ")[0].rpartition(":")[2] for one in own))
         return "\n".join(name[:8] for name in names[:2])
     return first.detail if first.role is Role.POSITIONAL else f"{first.score:.2f}".removeprefix("0")
-
-
-def _ink(colour: str) -> str:
-    red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
-    return "white" if 0.299 * red + 0.587 * green + 0.114 * blue < 0.6 else INK

@@ -38,9 +38,14 @@ def ramp(stops: tuple[str, ...] = DAY, steps: int = STEPS) -> tuple[RGB, ...]:
     return tuple(result)
 
 
-def ink_on(rgb: RGB) -> str:
+def rgb(hexed: str) -> RGB:
+    """#rrggbb as red, green and blue of 0…255."""
+    return int(hexed[1:3], 16), int(hexed[3:5], 16), int(hexed[5:7], 16)
+
+
+def ink_on(ground: RGB) -> str:
     """Black or white, for text on top of a colour: whichever stands off more (WCAG 2)."""
-    red, green, blue = (linear(channel / 255) for channel in rgb)
+    red, green, blue = (linear(channel / 255) for channel in ground)
     return "#000000" if 0.2126 * red + 0.7152 * green + 0.0722 * blue > 0.179 else "#ffffff"
 
 
@@ -65,7 +70,7 @@ def ticks(end: float, more: bool = False) -> dict[float, str]:
 
 def to_oklab(hexed: str) -> tuple[float, float, float]:
     """#rrggbb as lightness, green to red, and blue to yellow."""
-    red, green, blue = (linear(int(hexed[i : i + 2], 16) / 255) for i in (1, 3, 5))
+    red, green, blue = (linear(channel / 255) for channel in rgb(hexed))
     long = (0.4122214708 * red + 0.5363325363 * green + 0.0514459929 * blue) ** (1 / 3)
     medium = (0.2119034982 * red + 0.6806995451 * green + 0.1073969566 * blue) ** (1 / 3)
     short = (0.0883024619 * red + 0.2817188376 * green + 0.6299787005 * blue) ** (1 / 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -48,7 +49,7 @@ def _try(path: Path, what: str) -> None:
 
 def _beside(path: Path) -> Path:
     """Where a file is written before it takes its place."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
 
 
 def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:
@@ -71,16 +72,18 @@ def whole_or_nothing(path: Path) -> Iterator[IO[bytes]]:
     path = path.resolve()
     sibling = _beside(path)
     try:
-        with sibling.open("xb") as out:
-            yield out
-            out.flush()
-            os.fsync(out.fileno())
-        os.replace(sibling, path)
+        out = sibling.open("xb")
+        try:
+            with out:
+                yield out
+                out.flush()
+                os.fsync(out.fileno())
+            os.replace(sibling, path)
+        finally:  # what was not opened here is not ours to take away
+            with suppress(OSError):
+                sibling.unlink()
     except OSError as problem:
         raise LensError(f"{path} cannot be written: {problem.strerror or problem}; write it elsewhere.") from problem
-    finally:
-        with suppress(OSError):
-            sibling.unlink()
 
 
 def in_bytes(size: int) -> str:

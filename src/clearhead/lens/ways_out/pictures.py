@@ -34,7 +34,7 @@ FINEST = 512
 """A larger map is pooled to so many rows or columns."""
 
 THUMB = 48
-"""The side of a head among all heads, in dots."""
+"""The side of a head among all heads, in dots; of few heads, twice as many."""
 
 DPI = 160
 
@@ -140,22 +140,23 @@ def draw_heads(
 ) -> Drawn:
     """Every head of one kind of attention, a line for each layer, as a matplotlib figure, and what it shows.
 
-    Maps of more than `THUMB` tokens are pooled, each spot the largest weight of its block; the scale is one for all.
+    Maps of more tokens than dots are pooled, each spot the largest weight of its block; the scale is one for all.
     """
     if kind is None and not isinstance(source, AttentionMap):
         kind = (source.seen if isinstance(source, Look) else source)._kind(None)  # says which there are, where several
     layers = list(layers_of(source, kind, layer, batch=batch))
     heads = sorted({head for each in layers for head in each.maps})
-    picture, shape = _thumbs(layers, heads)
     numbers, columns = [each.layer or 0 for each in layers], len(heads)
-    step = 0.62 if columns <= 16 else 0.4
+    few = columns <= 6
+    step, dots = 1.1 if few else 0.62 if columns <= 16 else 0.4, 2 * THUMB if few else THUMB
+    picture, shape = _thumbs(layers, heads, dots)
     tall, wide = picture.shape[0] / len(numbers), picture.shape[1] / columns
     sheet = _Sheet(picture.shape[:2], step / max(tall, wide), DPI)
     sheet.paint(picture)
     sheet.places([(n + 0.5) * tall for n in range(len(numbers))], numbers, 0)
     sheet.places([(n + 0.5) * wide for n in range(columns)], heads, 1)
     line = "a line for each layer; in a head each row reads the columns"
-    if max(shape) > THUMB:
+    if max(shape) > dots:
         line += f"; {shape[0]:,} × {shape[1]:,} weights each, pooled: a spot is the largest of its block"
     title = _title(model or _name(source), kind if _several(source) else None, _which(layers, layer))
     sheet.head(title, _quoted(source, kind), line)
@@ -174,7 +175,7 @@ def _which(layers: Sequence[Layer], layer: int | None) -> str:
 
 
 def _thumbs(
-    layers: Sequence[Layer], heads: Sequence[int], side: int = THUMB, gap: int = 4
+    layers: Sequence[Layer], heads: Sequence[int], side: int, gap: int = 4
 ) -> tuple[UInt8[np.ndarray, "h w 4"], tuple[int, int]]:
     """These heads of all layers as one image, a column each, and the shape of a map."""
     lines: list[dict[int, np.ndarray]] = []
@@ -196,10 +197,9 @@ def _thumb(m: AttentionMap, side: int) -> UInt8[np.ndarray, "h w 4"]:
     """One head in about side × side dots, with a thin frame, so that pale heads stand apart."""
     cells = m.pool(side, side, how="max").float().cpu().numpy()
     image = shades.painted(cells, 1.0)
-    red, green, blue = (int(colours.LINE[n : n + 2], 16) for n in (1, 3, 5))
     times = max(1, side // max(cells.shape))
     framed = np.pad(image.repeat(times, 0).repeat(times, 1), ((1, 1), (1, 1), (0, 0)))
-    framed[[0, -1]] = framed[:, [0, -1]] = (red, green, blue, 255)
+    framed[[0, -1]] = framed[:, [0, -1]] = (*colours.rgb(colours.LINE), 255)
     return framed
 
 

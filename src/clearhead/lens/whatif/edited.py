@@ -18,7 +18,7 @@ from clearhead.lens.alone import alone
 from clearhead.lens.foreign import only_transformers
 from clearhead.lens.given import check_module
 from clearhead.lens.places import Place, places_of
-from clearhead.lens.seen import KINDS, Kind
+from clearhead.lens.seen import KINDS, Kind, check_layers
 from clearhead.model.attention import Attention
 from clearhead.model.kernels import K, Kernel, Out, Q, Scoring, V
 
@@ -84,8 +84,11 @@ def hidden_by(module: Attention) -> str | None:
 
 
 @contextmanager
-def edited(model: nn.Module, edits: Mapping[Place, Edit]) -> Iterator[None]:
-    """The model with these edits while the block lasts. One thread at a time: others that ask for the model wait."""
+def edited(model: nn.Module, edits: Mapping[Place, Edit], *, must_run: bool = True) -> Iterator[None]:
+    """The model with these edits while the block lasts. One thread at a time: others that ask for the model wait.
+
+    must_run: whether a layer of a transformers model that the model did not run is an error; of ours all run.
+    """
     if not edits:
         yield
         return
@@ -93,7 +96,7 @@ def edited(model: nn.Module, edits: Mapping[Place, Edit]) -> Iterator[None]:
     if theirs is not None:
         from clearhead.lens.huggingface.editing import edited_transformers
 
-        with edited_transformers(theirs, edits):
+        with edited_transformers(theirs, edits, must_run=must_run):
             yield
         return
     with alone(model):
@@ -174,16 +177,14 @@ def heads_at(
     kind = kinds[0] if kind is None else kind
     if kind not in kinds:
         raise OutsideError(f"this model has no {kind!r} attention; choose one of {', '.join(kinds)}.")
-    own = {place: width for place, width in widths.items() if place[0] == kind}
+    own = {layer: width for (each, layer), width in widths.items() if each == kind}
     if heads is None:
-        return {place: tuple(range(width)) for place, width in own.items()}
+        return {(kind, layer): tuple(range(width)) for layer, width in own.items()}
     found: dict[Place, list[int]] = {}
     for layer, head in check_heads(heads):
-        width = own.get((kind, layer))
-        if width is None:
-            raise OutsideError(f"layer {layer} is outside the model; choose 0…{len(own) - 1}.")
-        if not 0 <= head < width:
-            raise OutsideError(f"head {head} is outside layer {layer}; choose 0…{width - 1}.")
+        check_layers([layer], own)
+        if not 0 <= head < own[layer]:
+            raise OutsideError(f"head {head} is outside layer {layer}; choose 0…{own[layer] - 1}.")
         found.setdefault((kind, layer), []).append(head)
     return {place: tuple(sorted(set(chosen))) for place, chosen in found.items()}
 

@@ -92,13 +92,20 @@ class Effect:
 
 @torch.inference_mode()
 def whatif(
-    lm: Readable, text: str, *experiments: Experiment, target: str | None = None, measure: Measure | None = None
+    lm: Readable,
+    text: str,
+    *experiments: Experiment,
+    target: str | None = None,
+    source_language: str | None = None,
+    target_language: str | None = None,
+    measure: Measure | None = None,
 ) -> Effect:
     """Read the text as it is, and once more with the experiments: `whatif(lm, text, Silence([(5, 11)])).losses()`.
 
-    target: the decoder's text, for an encoder-decoder. measure: what is measured; by default what fits the model's
-    head: KL divergence of the next token, the likeliest label's logit, the embedding's turn. Raises InputError for an
-    experiment that changes nothing there is, OutsideError for a word or a head that is not there.
+    target: the decoder's text, for an encoder-decoder. source_language, target_language: for a translator that is told
+    them, as for `look`; texts that an experiment names are in the same. measure: what is measured; by default what fits
+    the model's head: KL divergence of the next token, the likeliest label's logit, the embedding's turn. Raises
+    InputError for an experiment that changes nothing there is, OutsideError for a word or a head that is not there.
     """
     if not experiments:
         raise InputError("no experiment was asked for; give at least one, such as Silence([(5, 11)]).")
@@ -109,7 +116,7 @@ def whatif(
                 "Rescore(change) or Patch(text, heads)."
             )
     check_measure(measure)
-    reading = read(lm, text, target)
+    reading = read(lm, text, target, source_language=source_language, target_language=target_language)
     with alone(lm.model), without_dropout(lm.model):
         chosen = usual(lm) if measure is None else measure
         end = asks_the_end(lm, chosen)

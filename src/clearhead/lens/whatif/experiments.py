@@ -143,7 +143,8 @@ class Rescore(Experiment):
 class Patch(Experiment):
     """These heads say what they say in another text. at: pairs (here, there) of words, or None for texts of one length.
 
-    A pair's words must have as many tokens as each other.
+    A pair's words must have as many tokens as each other. source_language, target_language: the other text's, where
+    they are not those of the text that is read.
     """
 
     text: str
@@ -151,6 +152,8 @@ class Patch(Experiment):
     target: str | None = None
     at: Sequence[tuple[Word, Word]] | None = None
     kind: Kind | None = None
+    source_language: str | None = None
+    target_language: str | None = None
 
     def __post_init__(self) -> None:
         _check(self.heads)
@@ -164,7 +167,14 @@ class Patch(Experiment):
         return f"patched: {named(self.heads)} as in {self.text!r}{where}"
 
     def block(self, lm: Readable, reading: Reading) -> AbstractContextManager[object]:
-        other = read(lm, self.text, self.target, what="text to patch from")
+        other = read(
+            lm,
+            self.text,
+            self.target,
+            source_language=self.source_language or reading.source_language,
+            target_language=self.target_language or reading.target_language,
+            what="text to patch from",
+        )
         given = Outputs.of(lm.model, partial(other.run, lm.model))
         pairs: list[tuple[int, int]] | None = None if self.at is None else []
         behind = reading.begun is not None and self.kind != "encoder"
@@ -217,6 +227,7 @@ def means(
     if how == "zero":
         return "zero"
     pairs = [(each, None) if isinstance(each, str) else each for each in references]
-    texts = [read(lm, *pair, what="reference text") for pair in pairs]
+    source, target = reading.source_language, reading.target_language
+    texts = [read(lm, *pair, source_language=source, target_language=target, what="reference text") for pair in pairs]
     runs: list[Callable[[], object]] = [partial(each.run, lm.model) for each in texts or [reading]]
     return Means.over(lm.model, runs)

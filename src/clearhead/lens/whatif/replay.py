@@ -27,11 +27,16 @@ class Remembered:
         self.stacks = [module for module in model.modules() if isinstance(module, Stack)]
         self.given: dict[Stack, list[Stream]] = {stack: [] for stack in self.stacks}
         self.rows = 0
-        handles = []
+        thread, handles = threading.get_ident(), []
+
+        def remember(given: list[Stream], out: Stream) -> None:
+            if threading.get_ident() == thread:  # another may run the model meanwhile, on another text
+                given.append(out)
+
         for stack in self.stacks:
             for block in stack.blocks:
                 given = self.given[stack]
-                handles.append(block.register_forward_hook(lambda _m, _a, out, given=given: given.append(out)))
+                handles.append(block.register_forward_hook(lambda _m, _a, out, given=given: remember(given, out)))
         try:
             run()
         finally:

@@ -123,7 +123,7 @@ class Outputs:
         if not callable(run):
             raise InputError("what is run is a function without arguments, such as lambda: model(ids).")
         kept = {place: _Kept() for place in widths_of(model)}
-        with torch.no_grad(), edited(model, kept):
+        with torch.no_grad(), edited(model, kept, must_run=False):
             run()
         return cls({place: each.out[0] for place, each in kept.items() if each.out is not None})
 

@@ -32,18 +32,20 @@ class Means:
     def over(cls, model: nn.Module, runs: Iterable[Callable[[], object]]) -> Means:
         """Call each of `runs`, which reads a text without padding with the model, and take the mean of what heads give.
 
-        Raises InputError where none of them ran the model.
+        A part of the model that none of them ran, as a decoder where encoders alone read, has no mean. Raises
+        InputError where none of them ran the model.
         """
         runs = list(runs) if isinstance(runs, Iterable) else [runs]
         if not all(callable(run) for run in runs):
             raise InputError("what is run are functions without arguments, such as [lambda: model(ids)].")
         sums = {place: _Sum() for place in widths_of(model)}
-        with torch.no_grad(), edited(model, sums):
+        with torch.no_grad(), edited(model, sums, must_run=False):
             for run in runs:
                 run()
-        if not all(each.count for each in sums.values()):
+        found = {place: each.mean() for place, each in sums.items() if each.count}
+        if not found:
             raise InputError("no reference text was read; give at least one to take the mean over.")
-        return cls({place: each.mean() for place, each in sums.items()})
+        return cls(found)
 
 
 How = Literal["zero"] | Means
@@ -59,7 +61,9 @@ def silence(
     model: one of ours, or a transformers model.
     heads: pairs of layer and head, from 0. how: "zero", or `Means.over(…)`, each head's mean. kind: which attention,
     in an encoder-decoder. `watch` inside or outside sees what a silenced head would have read. The model is put back
-    however the block ends; another thread that would silence or look at it waits, and one that runs it has it whole.
+    however the block ends; another thread that would silence or look at it waits, and one that runs it has every head
+    (of a transformers model to rounding, and without `output_attentions`). Raises LensError, when the block ends, where
+    a transformers model ran and a layer that was named did not.
     """
     if how != "zero" and not isinstance(how, Means):
         raise InputError(f"how={how!r} is not a choice; choose 'zero', or the means that Means.over(...) gives.")
@@ -75,6 +79,11 @@ def silencing(
     device = next(model.parameters()).device
     found: dict[Place, Silenced] = {}
     for place, chosen in heads_at(model, heads, kind).items():
+        if isinstance(how, Means) and place not in how.vectors:
+            raise InputError(
+                f"layer {place[1]} of the {place[0]} did not run in the reference texts, so that it has no mean; run "
+                "the whole model over them."
+            )
         gone = torch.zeros(1, widths[place], dtype=torch.bool, device=device)
         gone[:, list(chosen)] = True
         found[place] = Silenced(gone, how.vectors[place] if isinstance(how, Means) else None)

@@ -86,6 +86,8 @@ def sweep(
     text: str,
     target: str | None = None,
     *,
+    source_language: str | None = None,
+    target_language: str | None = None,
     measure: Measure | None = None,
     how: Literal["zero", "mean"] = "zero",
     references: Sequence[str | tuple[str, str]] = (),
@@ -93,13 +95,14 @@ def sweep(
 ) -> Sweep:
     """The effect of silencing each head alone, as if by a loop of `whatif(lm, text, Silence([(layer, head)]))`.
 
-    measure, how, references: as there, and refused as there. kind: only this attention, in an encoder-decoder; all by
-    default.
+    target, the languages, measure, how, references: as there, and refused as there. kind: only this attention, in an
+    encoder-decoder; all by default.
     """
     check_how(how, references)
     check_measure(measure)
     check_readable(lm)
-    model, reading = lm.model, read(lm, text, target)
+    model = lm.model
+    reading = read(lm, text, target, source_language=source_language, target_language=target_language)
     widths = widths_of(model)
     kinds = [each for each in KINDS if any(place[0] == each for place in widths)]
     if kind is not None and kind not in kinds:

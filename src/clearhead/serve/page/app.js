@@ -5,7 +5,7 @@ import { TICKS, image, onTheme, place } from "/colour.js";
 import { Head } from "/head.js";
 import { Grid, Ranking } from "/heads.js";
 import { Heatmap } from "/heatmap.js";
-import { Second, grow } from "/second.js";
+import { Second, grow, targetOf } from "/second.js";
 import { Sentence, sideOf, written } from "/sentence.js";
 
 const PICTURE = 32; // cells along a side of a small picture
@@ -14,7 +14,7 @@ const SWEEP = 2 ** 27; // weights behind the small pictures above which they are
 
 const $ = (id) => document.getElementById(id);
 const state = {
-  model: null, look: null, kind: null, layer: 0, head: 0, // what is looked at
+  model: null, openings: {}, look: null, kind: null, layer: 0, head: 0, // what is looked at
   query: null, key: null, links: null, // the chosen link, and the heads ranked by it
   pointed: null, leaveOut: false, // the word or the cell's row under the pointer
   chosen: null, // the head itself
@@ -79,7 +79,7 @@ async function lookAt(text, wish = {}) {
   reading().reveal(query);
   await show();
   $("main").setAttribute("aria-busy", "false");
-  const target = look.target === undefined ? "" : ` read, ${look.target_tokens.length} written${look.written ? " by the model itself" : ""}`;
+  const target = look.takes_target ? ` read, ${look.target_tokens.length} written${look.written ? " by the model itself" : ""}` : "";
   say(`${look.tokens.length} tokens${target}, ${shape.layers * shape.heads} heads`);
   await Promise.all([pictures, rank()]);
   remember();
@@ -142,7 +142,7 @@ async function pick(i) {
 /** Another attention of the same look: the text's own, what is written's own, or how that reads the text. */
 async function chooseKind(kind) {
   const { look } = state;
-  await lookAt(look.text, { kind, layer: 0, head: 0, target: look.written ? undefined : look.target });
+  await lookAt(look.text, { kind, layer: 0, head: 0, target: targetOf(look) });
   second.focus();
 }
 
@@ -261,11 +261,12 @@ async function show(spoken = false) {
 
   const { whole, height, rows } = chosen;
   heatmap.show({ ...chosen, names: whole ? { rows: reading().short, cols: sentence.short } : null });
+  const best = state.pointed === null && key !== null ? key : strongestThree[0]; // the chosen link, while it is shown
   const band = [(reader * height) / rows, ((reader + 1) * height) / rows];
-  heatmap.draw({ reader, read: strongestThree[0], band, without: whole ? without : new Set(), full: whole ? full : 1 });
+  heatmap.draw({ reader, read: best, band, without: whole ? without : new Set(), full: whole ? full : 1 });
   $("map").setAttribute("aria-label", `Heat map of layer ${layer}, head ${head}: ${reading().short[reader]} reads ${read.join(", ")}`);
   $("whole-title").textContent = `Head ${layer}.${head}: rows read, columns are read`;
-  if (!heatmap.cell) readOut(whole ? [reader, strongestThree[0] ?? 0] : null);
+  if (!heatmap.cell) readOut(whole ? [reader, best ?? 0] : null);
   drawLegend(full);
   if (full !== drawn.full || state.leaveOut !== drawn.leaveOut) drawGrid(full);
 }
@@ -305,7 +306,7 @@ function describe() {
   const { layers, heads } = look.kinds[kind];
   $("facts").textContent = `${layers} layers × ${heads} heads`;
   $("how").textContent = two()
-    ? "Point at a word that is written to see what it reads. Click it, and the word it reads, to rank all heads by that link."
+    ? `Point at a word ${look.takes_target ? "that is written" : "of the upper line"} to see what it reads. Click it, and the word it reads, to rank all heads by that link.`
     : "Point at a word to see what it reads. Click two, the reader first, to rank all heads by that link.";
   $("heads-title").textContent = `All ${layers * heads} heads`;
   $("exact").textContent =
@@ -330,7 +331,7 @@ function remember() {
   const { look, kind, layer, head, query, key, leaveOut } = state;
   if (query === null) return;
   const view = { model: look.model, text: look.text };
-  if (look.target !== undefined) Object.assign(view, look.written ? {} : { target: look.target }, { kind });
+  if (look.target !== undefined) Object.assign(view, targetOf(look) ? { target: look.target } : {}, { kind });
   if (look.source_language) view.from = look.source_language;
   if (look.target_language) view.into = look.target_language;
   Object.assign(view, { layer, head, reads: query });
@@ -340,16 +341,16 @@ function remember() {
 }
 
 async function open() {
-  const { models, default: first, opening } = await api.models();
-  const asked = new URLSearchParams(location.hash.slice(1));
+  const asked = new URLSearchParams(location.hash.slice(1)); // before a look that is under way writes its own there
+  const { models, default: first, opening, openings } = await api.models();
   const view = asked.has("text") ? Object.fromEntries(asked) : opening;
-  state.model = models.includes(view.model) ? view.model : first;
+  Object.assign(state, { openings, model: models.includes(view.model) ? view.model : first });
   $("model").replaceChildren(...models.map((name) => new Option(name, name, false, name === state.model)));
   $("choose-model").hidden = models.length < 2;
   state.leaveOut = $("leave-out").checked = view.without === "resting";
   $("text").value = view.text;
   grow($("text"));
-  await lookAt(view.text, view);
+  await lookAt(view.text, { target: "", from: "", into: "", ...view }); // all there is to say, whatever the fields have
 }
 
 // ── what the user does ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -363,7 +364,7 @@ async function guarded(work) {
     if (mistake.forgotten && state.look) {
       const { look, kind, layer, head, query, key } = state;
       state.look = null;
-      const target = look.written ? undefined : look.target;
+      const target = targetOf(look);
       return guarded(() => lookAt(look.text, { target, kind, layer, head, reads: String(query), read: String(key ?? "") }));
     }
     $("main").setAttribute("aria-busy", "false");
@@ -386,9 +387,14 @@ for (const box of [$("text"), $("target")]) {
   });
 }
 $("model").addEventListener("change", () => {
-  state.model = $("model").value;
+  const text = $("text").value;
+  const own = state.openings[state.model]?.text === text; // nothing was typed: the other model has a text of its own
+  Object.assign(state, { model: $("model").value, kind: null });
   second.hide(); // another model's second text and languages are not this one's
-  guarded(() => lookAt($("text").value));
+  const view = own ? state.openings[state.model] : { text };
+  $("text").value = view.text;
+  grow($("text"));
+  guarded(() => lookAt(view.text, view));
 });
 $("leave-out").addEventListener("change", () => {
   state.leaveOut = $("leave-out").checked;

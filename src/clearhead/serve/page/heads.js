@@ -19,7 +19,7 @@ export class Grid {
   show(layers, heads) {
     Object.assign(this, { layers, heads, pictures: [] });
     this.element.style.setProperty("--heads", heads);
-    this.element.style.setProperty("--widest", heads > 8 ? "3rem" : "4.25rem");
+    this.element.style.setProperty("--widest", heads > 8 ? "3rem" : heads > 4 ? "4.25rem" : "5.5rem");
     const cells = [label("", "corner"), ...count(heads, (head) => label(head, "across"))];
     for (let layer = 0; layer < layers; layer++) {
       cells.push(label(layer, "down"), ...count(heads, (head) => this.#frame(layer, head)));

@@ -2,7 +2,8 @@
 
 import { css, image } from "/colour.js";
 
-const LABELLED = 16; // pixels of a cell from which on the words are written beside it
+const LABELLED = 12; // pixels of a cell from which on the words are written beside it
+const SLANTED = 17; // and from which on those above it lean, and are easier to read
 
 export class Heatmap {
   /** `on.point(cell)`: a cell is pointed at, null when none is; `on.pick(cell)`: it is clicked. A cell is [row, column]. */
@@ -43,15 +44,22 @@ export class Heatmap {
 
   #measure(pen, size, style) {
     pen.font = this.font = `${style.fontSize} ${style.fontFamily}`;
-    const room = size / Math.max(this.width, this.height);
-    this.labelled = this.names && room >= LABELLED;
     const longest = (names) => Math.max(...names.map((name) => pen.measureText(name).width));
-    this.left = this.labelled ? Math.min(Math.ceil(longest(this.names.rows)) + 10, size * 0.3) : 0;
-    this.top = this.labelled ? Math.min(Math.ceil(longest(this.names.cols) * 0.72) + 14, size * 0.3) : 0;
-    const most = this.labelled ? 30 : Infinity;
-    this.slant = this.labelled ? Math.min(this.top * 0.9, 30) : 0; // the last slanted word leans out to the right
-    this.side = Math.min(most, (size - this.left - this.slant) / this.width, (size - 2) / this.height);
-    if (this.labelled) this.side = Math.floor(this.side);
+    const lay = (left, top, slant) => {
+      Object.assign(this, { left, top, slant });
+      this.side = Math.min((size - left - slant) / this.width, (size - 2) / this.height);
+      if (left) this.side = Math.floor(Math.min(30, this.side));
+      return this.side;
+    };
+    this.labelled = this.names && lay(0, 0, 0) >= LABELLED;
+    if (this.labelled) {
+      const [before, above] = [longest(this.names.rows), longest(this.names.cols)];
+      const left = Math.min(Math.ceil(before) + 10, size * 0.3);
+      const lean = Math.min(Math.ceil(above * 0.72) + 14, size * 0.3);
+      const leaning = lay(left, lean, Math.min(lean * 0.9, 30)) >= SLANTED; // the last word leans out to the right
+      this.labelled = leaning || lay(left, Math.min(Math.ceil(above) + 10, size * 0.3), 0) >= LABELLED;
+    }
+    if (!this.labelled) lay(0, 0, 0);
     this.right = Math.min(size, this.left + this.side * this.width + this.slant + 1);
   }
 
@@ -91,11 +99,11 @@ export class Heatmap {
       const middle = (i + 0.5) * this.side;
       pen.save();
       pen.translate(this.left + middle, this.top - 7);
-      pen.rotate(-Math.PI / 4);
+      pen.rotate(this.slant ? -Math.PI / 4 : -Math.PI / 2);
       pen.textAlign = "left";
       pen.fillStyle = i === col ? style.color : soft;
       pen.font = i === col ? `600 ${this.font}` : this.font;
-      pen.fillText(name, 0, 0);
+      pen.fillText(name, 0, 0, this.slant ? undefined : this.top - 7);
       pen.restore();
     });
   }

@@ -1,10 +1,19 @@
 // The second text, of a model that reads one and writes another: its field, its languages, and which text reads which.
+// A classifier's decoder reads the first text again: nothing can be given, and the field is not shown.
 
 const KINDS = {
   encoder: "the text reads itself",
   decoder: "what is written reads itself",
   cross: "what is written reads the text",
 };
+const AGAIN = {
+  encoder: "the text reads itself",
+  decoder: "read again, it reads itself",
+  cross: "read again, it reads the first reading",
+};
+
+/** The second text that another question has to name: none where the model writes it itself, or reads the first again. */
+export const targetOf = (look) => (look.written || !look.takes_target ? "" : look.target);
 
 const LANGUAGES = { source_language: "from", target_language: "into" }; // as the server and as the address call them
 
@@ -33,19 +42,20 @@ export class Second {
   }
 
   show(look, kind) {
-    this.element.hidden = look.target === undefined;
+    this.element.hidden = !look.takes_target;
     this.target.value = look.target ?? "";
     grow(this.target);
+    const known = { source_language: look.source_languages ?? [], target_language: look.languages ?? [] };
     for (const [name, short] of Object.entries(LANGUAGES)) {
       const select = this.#select(short);
-      const options = ["", ...(look.languages ?? [])].map((each) => new Option(each || "as its files say", each));
-      select.replaceChildren(...options);
+      select.replaceChildren(...["", ...known[name]].map((each) => new Option(each || "as its files say", each)));
       select.value = look[name] ?? "";
-      select.parentElement.hidden = !look.languages;
+      select.parentElement.hidden = !known[name].length;
     }
     const kinds = Object.keys(look.kinds);
     this.kinds.hidden = kinds.length < 2;
-    this.kinds.replaceChildren(...kinds.map((each) => button(each, each === kind)));
+    const words = look.takes_target === false ? AGAIN : KINDS;
+    this.kinds.replaceChildren(...kinds.map((each) => button(each, words[each], each === kind)));
   }
 
   hide() {
@@ -71,8 +81,8 @@ export class Second {
   }
 }
 
-function button(kind, chosen) {
-  const element = Object.assign(document.createElement("button"), { type: "button", textContent: KINDS[kind] });
+function button(kind, textContent, chosen) {
+  const element = Object.assign(document.createElement("button"), { type: "button", textContent });
   element.tabIndex = chosen ? 0 : -1;
   element.setAttribute("role", "radio");
   element.setAttribute("aria-checked", String(chosen));

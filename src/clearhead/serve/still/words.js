@@ -70,6 +70,8 @@ function point(where) {
 function fillTexts() {
   const [rows, cols] = sides();
   at("readers").hidden = rows === cols;
+  const click = rows === cols ? "Click two, the reader first," : "Click it, and the word it reads,";
+  at("how").textContent = `Point at a word${rows === cols ? "" : " of the upper text"} to see what it reads. ${click} to rank all heads by that link.`;
   if (rows === cols) fill(at("sentence"), rows, pickEither);
   else {
     fill(at("readers"), rows, pickReader);
@@ -80,7 +82,7 @@ function fillTexts() {
 function showTexts(weights) {
   const two = !at("readers").hidden;
   const order = [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, LETTERED);
-  const lettered = new Set(order.filter((j, n) => weights[j] > 0 && (n < 3 || weights[j] >= 0.02)));
+  const lettered = new Set(order.filter((j, n) => weights[j] >= (n < 3 ? 0.005 : 0.02))); // less is 0.00
   [...at("sentence").children].forEach((token, j) => {
     token.style.background = weights[j] > 0 ? css(weights[j]) : "";
     token.style.color = weights[j] > 0 ? ink(weights[j]) : "";
