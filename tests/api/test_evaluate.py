@@ -179,10 +179,65 @@ def test_what_is_written_is_compared_with_the_texts_themselves(tmp_path: Path) -
     lm.settings = lm.settings.__class__(max_new_tokens=5)
     found = clearhead.evaluate(lm, rows)
     assert found["exact match"] == 1 and found["chrF"] == pytest.approx(100)
-    assert [score.name for score in found.scores] == ["BLEU", "chrF", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact match"]
+    names = ["BLEU", "chrF", "ROUGE-1", "ROUGE-2", "ROUGE-L", "exact match", "loss", "perplexity", "bits per byte"]
+    assert [score.name for score in found.scores] == names
     assert "sacrebleu nrefs:1" in found.scores[0].note and "greedy" in found.read
     files = [tmp_path / "a.de", tmp_path / "a.en"]
     assert "beam 2" in clearhead.evaluate(lm, files, num_beams=2).read
+
+
+def test_what_a_translation_costs_is_the_loss_of_transformers(tmp_path: Path) -> None:
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    torch.manual_seed(2)
+    shape = {"d_model": 16, "d_kv": 8, "d_ff": 32, "num_layers": 1, "num_heads": 2, "initializer_factor": 3.0}
+    ids = {"vocab_size": small.PIECES.vocab_size, "pad_token_id": 0, "eos_token_id": 2, "decoder_start_token_id": 0}
+    T5ForConditionalGeneration(T5Config(**shape, **ids)).save_pretrained(tmp_path / "model")
+    small.PIECES.save(tmp_path / "model")
+    theirs = T5ForConditionalGeneration.from_pretrained(tmp_path / "model").eval()
+    pairs = [(line[:25], line[::2] or "-") for line in LINES[:6] if line]
+    nats, tokens = 0.0, 0
+    for source, target in pairs:
+        labels = [*small.PIECES.encode(target).ids, 2]
+        with torch.no_grad():
+            loss = theirs(torch.tensor([small.PIECES.encode(source).ids]), labels=torch.tensor([labels])).loss
+        nats, tokens = nats + loss.item() * len(labels), tokens + len(labels)
+    rows = [{"source": source, "target": target} for source, target in pairs]
+    found = clearhead.evaluate(tmp_path / "model", rows)
+    assert found["loss"] == pytest.approx(nats / tokens, rel=1e-5)
+    assert found["perplexity"] == pytest.approx(math.exp(nats / tokens), rel=1e-4)
+    n_bytes = sum(len(target.encode()) for _, target in pairs)
+    assert found["bits per byte"] == pytest.approx(nats / math.log(2) / n_bytes, rel=1e-5)
+    assert f"{tokens:,} tokens" in next(score.note for score in found.scores if score.name == "loss")
+
+    cut = clearhead.evaluate(tmp_path / "model", rows, changes=["data.encoder.longest=4"])
+    assert cut["loss"] != found["loss"] and "bits per byte" not in [score.name for score in cut.scores]
+    assert any("cut to 4 tokens: the loss is of what is left of them" in note for note in cut.notes)
+
+
+def test_a_translator_that_does_not_say_where_it_begins(tmp_path: Path) -> None:
+    lm = small.writer(translates=True)
+    lm.settings = replace(lm.settings, max_new_tokens=3, decoder_start=2)
+    lm.pretrained.config = replace(lm.config, tokens=replace(lm.config.tokens, decoder_start=None))
+    rows = [{"source": LINES[0], "target": LINES[1]}]
+    assert "loss" in [score.name for score in clearhead.evaluate(lm, rows).scores]  # its settings say it
+
+
+def test_the_hub_s_way_of_many_languages(tmp_path: Path) -> None:
+    from clearhead.api.sources import encoder_table
+
+    def table(row: dict[str, str], **given: str) -> dict[str, object]:
+        return encoder_table("sequence-to-sequence", {"translation": row, "id": 3}, given)
+
+    two, three = {"de": "eins", "en": "one"}, {"de": "eins", "en": "one", "fr": "un"}
+    assert (table(two)["source"], table(two)["target"]) == ("de", "en")
+    assert (table(two, source="en")["source"], table(two, source="en")["target"]) == ("en", "de")
+    assert table(three, source="fr", target="de") == {
+        "kind": "translation", "nested": "translation", "source": "fr", "target": "de"
+    }  # fmt: skip
+    for row, named in ((three, {}), (three, {"source": "de"}), (two, {"source": "es"})):
+        with pytest.raises(InputError, match=r"the translations are in de, en.*; name two of them with --source"):
+            table(row, **named)
 
 
 def test_a_run_is_measured_on_what_it_held_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +249,16 @@ def test_a_run_is_measured_on_what_it_held_out(tmp_path: Path, monkeypatch: pyte
     assert list(found.scores) == scores(run) and found.facts["step"] == 8
     assert math.log(found["perplexity"]) == pytest.approx(events[-1].validation, rel=1e-5)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "run").rglob("*")} == before and not found.notes
+    newest = max((tmp_path / "run").glob("step-*"))
+    content = bytearray((newest / "model.safetensors").read_bytes())
+    content[-3] ^= 1
+    (newest / "model.safetensors").write_bytes(content)
+    older = clearhead.evaluate(tmp_path / "run")
+    assert older.facts["step"] == 4 and older.notes == (
+        f"{newest.name} is passed over: model.safetensors is not what was written",
+    )
+    content[-3] ^= 1
+    (newest / "model.safetensors").write_bytes(content)
     with (tmp_path / "verses.txt").open("a") as file:
         file.write("one more line of verse\n" * 10)
     assert any("not what it was" in note for note in clearhead.evaluate(tmp_path / "run").notes)
@@ -225,9 +290,24 @@ def bad(folder: Path, name: str, content: str) -> Path:
         (small.writer(), "a.csv", "a,b\nc,d\n", {"text": "a", "label": "b"}, "has no label; leave"),
         (small.writer(), "a.txt", "a text", {"changes": ["data.encoder.colum=x"]}, "did you mean 'column'"),
         (small.writer(), "a.txt", "a text", {"changes": ["data.held_out=0.5"]}, "has no say here"),
+        (small.writer(), "a.txt", "a text", {"changes": ["data.encoder.kind=chat"]}, "data.encoder.kind is 'text' for"),
+        (
+            small.writer(),
+            "a.txt",
+            "a text",
+            {"tsak": "x"},
+            "tsak is no setting of how data is read; did you mean 'task'",
+        ),
         (small.classifier(), "a.csv", "text,label\nc,d\n", {}, "a.csv, line 2: the label 'd' in column 'label'"),
         (small.tagger(), "a.conll", "word\n", {}, "no word and tag"),
         (small.writer(translates=True), "a.txt", "a text", {}, "two files, source and target"),
+        (
+            small.writer(translates=True),
+            "a.csv",
+            f"source,target\na,b\n{'a b ' * 99},b\n",
+            {},
+            "a.csv, line 3: the source has",
+        ),
     ],
 )
 def test_what_cannot_be_measured(

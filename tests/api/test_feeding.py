@@ -21,6 +21,7 @@ from clearhead.api.training import Run, read_recipe
 from clearhead.cli import main
 from clearhead.errors import ClearheadError, ConfigError, TrainingError
 from clearhead.train import state
+from clearhead.train.data import cache as caches
 from clearhead.train.data.order import ByLength
 from clearhead.train.distributed import Processes
 from clearhead.train.feed import Ahead, StreamFeed
@@ -241,6 +242,31 @@ def test_the_order_is_what_the_recipe_says(tmp_path: Path) -> None:
         assert isinstance(feed, Ahead) and isinstance(feed._feed._order, ByLength)
         lengths = [np.diff((batch.inputs["input_ids"] != 256).sum(1)) for step in range(4) for batch in feed.at(step)]
         assert all((each >= 0).all() for each in lengths)
+
+
+# ── several processes ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_one_process_of_a_machine_reads_the_cache_through(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others take what it has looked at; what they read is the same data, or they do not begin."""
+    parts, told_recipe = built(recipe(tmp_path)), recipe(tmp_path)
+    made = batches(told_recipe, parts, Processes("alone"), quiet=True)
+    check, looked = caches._check, []
+
+    def noted(file: Path, size: int, digest: str, verify: bool) -> None:
+        looked.append(verify)
+        check(file, size, digest, verify)
+
+    monkeypatch.setattr(caches, "_check", noted)
+    for rank, local, looks in ((0, "0", True), (1, "1", False), (2, "0", True), (3, "1", False)):
+        monkeypatch.setenv("LOCAL_RANK", local)
+        looked.clear()
+        found = batches(told_recipe, parts, Processes("alone", rank, 4), quiet=True)
+        assert looked and any(looked) == looks and found.fingerprint == made.fingerprint
+
+    monkeypatch.setattr(Processes, "all_told", lambda self, value: [value, "another"])
+    with pytest.raises(TrainingError, match="the processes read different data"):
+        batches(told_recipe, parts, Processes("alone"), quiet=True)
 
 
 # ── made ahead ───────────────────────────────────────────────────────────────────────────────────────────────────────

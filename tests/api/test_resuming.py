@@ -143,6 +143,38 @@ def test_a_finished_run(run: Path, tmp_path: Path) -> None:
     model = one.finish()
     assert resuming.finished(run, recipe) == model
     assert resuming.finished(run, read_recipe(run / "run.json", ["loop.steps=9"])) is None
+    further = going_on(run, "loop.steps=6")
+    list(further.go())  # killed before its model is written: what lies there is of step 4
+    longer = read_recipe(run / "run.json", [])
+    assert (run / "model" / "config.json").is_file() and resuming.finished(run, longer) is None
+    assert further.finish() == resuming.finished(run, longer)
+    assert record(run)["exported"] == 6 and record(run)["recipe"]["loop"]["steps"] == 6
+
+
+@pytest.mark.parametrize("kind", ["parquet", "dataset"])
+def test_a_stream_through_the_library_goes_on_wherever_one_stands(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """What was named from the folder of then is the same by its whole path; another file is another stream."""
+    datasets = pytest.importorskip("datasets", reason="the datasets library is not installed")
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "library")
+    monkeypatch.chdir(tmp_path)
+    rows = datasets.Dataset.from_dict({"text": [f"the old cat and {n} hats, sat on a mat" for n in range(40)]})
+    (tmp_path / "data").mkdir()
+    rows.to_parquet("data/a.parquet")
+    named = 'paths = ["data"]' if kind == "parquet" else 'name = "data"'
+    changes = [f'data.source={{ kind = "{kind}", {named} }}', "data.packing.kind=blocks", "data.stream=true"]
+    changes += ["evaluation.batches=0", "loop.save_every=1"]
+    for event in Run(read_recipe(made / "verses.toml", changes), Path("run")).go():
+        if event.saved is not None:
+            break
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = going_on(Path("../run"))
+    assert again.done == 1 and len(list(again.go())) == 3
+    rows.select(range(39)).to_parquet("../data/a.parquet")
+    with pytest.raises(TrainingError, match="the stream is not the one that was saved"):
+        going_on(Path("../run"), "loop.steps=5")
 
 
 @pytest.mark.parametrize("text", [None, "", "[]", '{"recipe": 3}'])

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,7 +15,6 @@ from clearhead.errors import UnknownModelError
 from clearhead.train.loop import Trainer
 from tests.api.verses import contents, laid_out
 from tests.cli.conftest import Run
-from tests.conftest import ROOT
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 
@@ -167,16 +162,11 @@ def test_times_are_spelt_as_clocks_do(seconds: float, said: str) -> None:
 
 @pytest.mark.slow
 def test_of_two_processes_one_speaks(here: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "clearhead"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    go: Callable[..., subprocess.CompletedProcess[str]] = lambda *more: subprocess.run(  # noqa: E731
-        [*command, "train", *more], env=environment, cwd=here, capture_output=True, text=True, timeout=300
-    )
-    told = go("verses.toml", "--out", "run")
+    told = finished("-m", "clearhead", "train", "verses.toml", "--out", "run", n=2, cwd=here)
     assert told.returncode == 0 and told.stdout.endswith("/run/model\n") and told.stdout.count("\n") == 1, told.stderr[
         -2000:
     ]
     ours = [line for line in told.stderr.splitlines() if "parameters;" in line or "trained to step 4" in line]
     assert len(ours) == 2, told.stderr
-    refused = go("verses.toml", "model.d_model=0")
+    refused = finished("-m", "clearhead", "train", "verses.toml", "model.d_model=0", n=2, cwd=here)
     assert refused.returncode and refused.stderr.count("clearhead: model.d_model=0 lies outside") == 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,16 +14,13 @@ import torch.distributed as dist
 from clearhead.errors import ConfigError
 from clearhead.train import sharded, state
 from clearhead.train.distributed import Processes, _met, processes
-from tests.conftest import ROOT
+from tests.starting import finished
 from tests.train.support import tiny
 from tests.train.together import main
 
 
 def torchrun(n: int, script: str, *arguments: object) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-    command += [str(Path(__file__).with_name(script)), *map(str, arguments)]
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'src'}", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = finished(Path(__file__).with_name(script), *arguments, n=n)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -106,6 +100,17 @@ def test_several_processes_need_torchrun(monkeypatch: pytest.MonkeyPatch) -> Non
             pass
     with processes() as one:
         assert one.size == 1 and one.first and one.how == "alone"
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_one_alone_computes_on_the_gpu_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, there: bool, device: str
+) -> None:
+    """From Python as from the command line."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert Processes("alone").device.type == device
+    with processes() as one:
+        assert one.device.type == device
 
 
 def test_processes_that_are_started_again_do_not_meet_the_dead() -> None:

@@ -6,9 +6,7 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,11 +17,8 @@ from clearhead.api.training import Run, read_recipe
 from clearhead.cli import main
 from clearhead.errors import TrainingError
 from clearhead.train import state
-from tests.conftest import ROOT
-
-VERSES = "".join(
-    f"the {a} {b} sat on the {c}.\n" for a in ("old", "new") for b in ("cat", "dog") for c in ("mat", "hat")
-)
+from tests.api.verses import VERSES, contents
+from tests.starting import started
 
 
 @pytest.fixture
@@ -62,18 +57,8 @@ max_new_tokens = 5
     return path
 
 
-def started(arguments: Sequence[object], *, n: int = 2, restarts: int = 0) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={n}"]
-    command += [f"--max-restarts={restarts}", "--monitor-interval=0.1", "-m", "clearhead", "train"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+def two_train(*arguments: object, restarts: int = 0) -> subprocess.Popen[str]:
+    return started("-m", "clearhead", "train", *arguments, n=2, restarts=restarts)
 
 
 def losses(run: Path) -> list[float]:
@@ -103,7 +88,7 @@ def worker(agent: int, rank: int) -> int:
 def test_weights_that_are_divided_up_end_as_one_model(recipe: Path, tmp_path: Path) -> None:
     """fsdp, sharded checkpoints, adapters: RUN/model is whole and merged, as is what `export` makes of a checkpoint."""
     run = tmp_path / "run"
-    with started([recipe, "processes=fsdp", "loop.checkpoints.kind=sharded", "--out", run]) as process:
+    with two_train(recipe, "processes=fsdp", "loop.checkpoints.kind=sharded", "--out", run) as process:
         said, told = process.communicate(timeout=300)
     assert process.returncode == 0, told[-9000:]
     assert said.splitlines()[-1] == str(run / "model") and "│ 'the old" in told and "perplexity" in told
@@ -128,6 +113,12 @@ def test_a_run_that_was_started_again_goes_on(recipe: Path, tmp_path: Path, monk
         Run(told, folder)
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
     assert Run(told, folder).done == 4
+    before = contents(folder)
+    for change in ("loop.steps=9", "loop.clip=0.5", "samples.every=0"):  # --resume may change these
+        with pytest.raises(TrainingError, match=rf"another recipe \({change.split('=')[0]}\); go on with --resume"):
+            Run(read_recipe(recipe, [change]), folder)
+    assert contents(folder) == before
+    assert Run(read_recipe(recipe, ["loop.steps=9"]), folder, resume=True).done == 4
 
 
 @pytest.mark.slow
@@ -139,10 +130,10 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(
     """kill -9 in the middle: nobody lends a hand, and the curve is, bit for bit, that of a run that was left alone."""
     settings = [f"processes={how}", f"loop.checkpoints.kind={kind}", "loop.steps=120", "loop.save_every=10"]
     calm, killed = tmp_path / "calm", tmp_path / "killed"
-    with started([recipe, *settings, "--out", calm]) as process:
+    with two_train(recipe, *settings, "--out", calm) as process:
         _, told = process.communicate(timeout=300)
     assert process.returncode == 0, told[-9000:]
-    with started([recipe, *settings, "--out", killed], restarts=1) as process:
+    with two_train(recipe, *settings, "--out", killed, restarts=1) as process:
         while taken(killed) < 25:
             assert process.poll() is None
             time.sleep(0.005)
@@ -156,10 +147,27 @@ def test_a_killed_process_is_started_again_and_the_run_goes_on(
 
 
 @pytest.mark.slow
+def test_a_new_bert_is_trained_by_two(recipe: Path, tmp_path: Path) -> None:
+    """ddp waits for the gradient of every weight: a pooler that no head reads would end the run at its second step."""
+    words = 'tokenizer={ kind = "new-tokenizer", learn = "wordpiece", vocab_size = 60 }'
+    bert = [
+        "model.kind=bert",
+        "objective.kind=masked-language-model",
+        words,
+        "adapters.kind=full",
+        "samples.prompts=[]",
+    ]
+    with two_train(recipe, *bert, "loop.steps=3", "--out", tmp_path / "run") as process:
+        _, told = process.communicate(timeout=300)
+    assert process.returncode == 0, told[-9000:]
+    assert len(losses(tmp_path / "run")) == 3 and (tmp_path / "run" / "model" / "config.json").is_file()
+
+
+@pytest.mark.slow
 def test_ctrl_c_stops_all_processes_after_one_step(recipe: Path, tmp_path: Path) -> None:
     """The terminal sends it to each of them, and torchrun once more."""
     run = tmp_path / "run"
-    with started([recipe, "loop.steps=100000", "loop.checkpoints.kind=sharded", "--out", run]) as process:
+    with two_train(recipe, "loop.steps=100000", "loop.checkpoints.kind=sharded", "--out", run) as process:
         while taken(run) < 20:
             assert process.poll() is None
             time.sleep(0.005)

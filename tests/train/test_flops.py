@@ -12,9 +12,10 @@ from clearhead.model.config import SequenceClassification
 from clearhead.model.recurrent import RecurrentConfig, RecurrentLanguageModel
 from clearhead.model.transformer import Decoder, build
 from clearhead.train.adapters import Frozen, LoRA, adapt
+from clearhead.train.batch import Batch
 from clearhead.train.flops import cost_of
 from clearhead.train.optimiser import parts_of
-from clearhead.train.precision import flops_per_token
+from clearhead.train.precision import flops_per_token, peak_named
 
 LAYERS, WIDTH, VOCAB, LENGTH = 3, 16, 50, 8
 BLOCK = 12 * WIDTH * WIDTH
@@ -73,6 +74,37 @@ def test_a_token_of_a_translator_passes_one_of_two_stacks() -> None:
 def test_of_recurrent_models_it_is_not_known() -> None:
     assert cost_of(RecurrentLanguageModel(RecurrentConfig(vocab_size=VOCAB, d_model=WIDTH))) is None
     assert cost_of(torch.nn.Linear(2, 2)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("NVIDIA H200", 989e12),
+        ("NVIDIA H200 NVL", 836e12),
+        ("NVIDIA H100 80GB HBM3", 989e12),
+        ("NVIDIA H100 PCIe", 756e12),
+        ("NVIDIA A100-SXM4-80GB", 312e12),
+        ("NVIDIA L4", 121e12),
+        ("NVIDIA L40", 181e12),
+        ("NVIDIA L40S", 362e12),
+        ("Tesla T4", 65e12),
+        ("NVIDIA T400 4GB", None),
+        ("NVIDIA GeForce RTX 4090", 165e12),
+        ("NVIDIA GeForce RTX 4090 Laptop GPU", None),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb", None),
+        ("AMD Instinct MI300X", None),
+    ],
+)
+def test_a_device_has_the_peak_of_its_own_data_sheet(name: str, peak: float | None) -> None:
+    assert peak_named(name) == peak
+
+
+def test_the_texts_of_a_batch_are_counted_by_side() -> None:
+    ids, mask = torch.ones(3, 5, dtype=torch.long), torch.tensor([[1] * n + [0] * (5 - n) for n in (5, 3, 1)]).bool()
+    one = Batch(inputs={"input_ids": ids, "attention_mask": mask}, labels=ids)
+    both = Batch(inputs={**one.inputs, "decoder_input_ids": ids[:, :4]}, labels=ids)
+    assert (one.n_tokens, one.n_texts) == (9, 3) and (both.n_tokens, both.n_texts) == (21, 6)
+    assert one.muted().n_texts == 0
 
 
 @pytest.mark.slow

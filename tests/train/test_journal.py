@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,36 @@ def test_a_run_that_goes_on_forgets_what_came_after_its_checkpoint(tmp_path: Pat
     found = curves(read(tmp_path))
     assert [step for step, _ in found["training"]] == list(range(1, 21))
     assert [step for step, _ in found["held out"]] == [5, 10, 15, 20]
+
+
+def test_what_is_no_number_is_null(tmp_path: Path) -> None:
+    """JSON has no NaN; journals of before had, and are read all the same."""
+    journal = Journal(tmp_path)
+    for step, loss in enumerate((3.0, math.nan, 2.0)):
+        journal.write(step, loss=loss, norm=math.inf if step == 1 else 1.0, spike="odd")
+
+    def refuse(name: str) -> None:
+        raise AssertionError(name)
+
+    text = (tmp_path / "metrics.jsonl").read_text()
+    lines = [json.loads(line, parse_constant=refuse) for line in text.splitlines()]
+    assert lines[1] == {"step": 1, "loss": None, "norm": None, "spike": "odd"}
+    (tmp_path / "metrics.jsonl").write_text(text.replace("null", "NaN"))
+    assert read(tmp_path) == lines
+    Journal(tmp_path, 3)
+    assert (tmp_path / "metrics.jsonl").read_text() == text
+    found = curves(read(tmp_path))
+    assert found == {"training": [(1, 3.0), (3, 2.0)]} and "training 2.000" in sketch(found)
+    assert draw(tmp_path).stat().st_size > 5_000
+
+
+def test_the_time_is_that_of_the_whole_run(tmp_path: Path) -> None:
+    journal = Journal(tmp_path)
+    assert journal.seconds == 0
+    for step in range(6):
+        journal.write(step, loss=1.0, seconds=2.5 * (step + 1))
+    assert Journal(tmp_path, 4).seconds == 10
+    assert Journal(tmp_path).seconds == 0
 
 
 def test_a_new_run_begins_anew(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,58 @@ class Sums(torch.nn.Module):
         return output
 
 
+class Lost(Sums):
+    """From that step on, all of them."""
+
+    def forward(self, **inputs: torch.Tensor) -> object:
+        self.bad = max(self.bad, self.calls)
+        return super().forward(**inputs)
+
+
+def test_a_run_that_has_diverged_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
+    one = Trainer(Lost(), Random(), Loop(steps=99), precision=PLAIN)
+    one.step(), one.step()
+    good = one.save(tmp_path)
+    assert one.sound
+    taken = []
+    with pytest.raises(
+        TrainingError, match=r"step 21 .* loss is nan, and so it was in the 19 steps before: the run has"
+    ):
+        for step in one.steps():
+            taken.append(step.step)
+    assert taken == list(range(2, 21)) and not one.sound and all(p.grad is None for p in one.model.parameters())
+    with pytest.raises(TrainingError, match=r"step 21 is not saved, for the last 20 had no loss: the run has diverged"):
+        one.save(tmp_path)
+    assert list(tmp_path.iterdir()) == [good]
+
+
+@pytest.mark.parametrize("checkpoints", [state.Whole(), state.Sharded()])
+def test_weights_that_are_no_numbers_are_not_saved(tmp_path: Path, checkpoints: state.Whole | state.Sharded) -> None:
+    one = trainer(checkpoints=checkpoints)
+    one.step()
+    one.model.decoder.norm.weight.data[3] = math.inf  # type: ignore[union-attr]
+    with pytest.raises(
+        TrainingError, match=r"step 1 is not saved, for its decoder\.norm\.weight is not all numbers: the"
+    ):
+        one.save(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("optimiser", [AdamW(), Muon()])
+def test_a_run_on_a_gpu_goes_on(tmp_path: Path, optimiser: AdamW | Muon) -> None:
+    def one() -> Trainer:
+        loop = Loop(steps=6, schedule=Constant(), optimiser=optimiser)
+        return Trainer(tiny().cuda(), Random(), loop, precision=PLAIN)
+
+    straight, first, again = one(), one(), one()
+    losses = [step.loss for step in straight.steps()]
+    for _ in range(3):
+        first.step()
+    again.resume(first.save(tmp_path))
+    assert [step.loss for step in again.steps()] == pytest.approx(losses[3:], rel=1e-3)
+
+
 @pytest.mark.parametrize("on_spike", ["skip", "stop", "keep"])
 def test_a_loss_that_is_no_number(on_spike: str) -> None:
     one = Trainer(Sums(), Random(), Loop(steps=5, on_spike=on_spike), precision=PLAIN)  # type: ignore[arg-type]
@@ -149,9 +202,50 @@ def test_gradients_that_have_grown_for_good_are_followed_again() -> None:
     assert spikes[0] is not None and spikes[40] is not None and spikes[-1] is None
 
 
+class Unlabelled(Random):
+    """Some steps have not one label."""
+
+    def __init__(self, *steps: int) -> None:
+        super().__init__()
+        self.steps = steps
+
+    def at(self, step: int) -> Sequence[Batch]:
+        parts = super().at(step)
+        if step not in self.steps:
+            return parts
+        return [replace(part, labels=torch.full_like(part.labels, IGNORED)) for part in parts]
+
+
+def test_a_step_without_a_label_is_passed_over_and_said(tmp_path: Path) -> None:
+    """And every other step is what it would have been, before a stop and after it; dropout and all."""
+    one = trainer(Unlabelled(2), dropout=0.2)
+    one.step(), one.step()
+    before, random = weights(one), torch.get_rng_state()
+    told = one.step()
+    assert told.step == 2 and one.done == 3 and math.isnan(told.loss) and told.n_tokens == told.n_texts == 0
+    assert (
+        told.spike is not None and "step 2 (rows 0, 1," in told.spike and "none of its tokens has a label" in told.spike
+    )
+    assert same(before, weights(one)) and torch.equal(random, torch.get_rng_state())
+    one.save(tmp_path)
+    rest = [step.loss for step in one.steps()]
+    again = trainer(Unlabelled(2), dropout=0.2)
+    again.resume(tmp_path / state.name_of(3))
+    assert [step.loss for step in again.steps()] == rest and all(map(math.isfinite, rest))
+    assert same(weights(one), weights(again))
+
+
+def test_data_without_labels_ends_the_run() -> None:
+    one = trainer(Random(ignored=1.1), steps=99)
+    with pytest.raises(TrainingError, match="steps 0 to 19 had nothing to learn from: none of their tokens has a lab"):
+        list(one.steps())
+    seldom = trainer(Unlabelled(*range(1, 19)), steps=25)
+    assert sum(step.spike is not None for step in seldom.steps()) == 18
+
+
 def test_nothing_to_learn_from() -> None:
     with pytest.raises(TrainingError, match="nothing to learn from"):
-        trainer(Random(ignored=1.1)).step()
+        list(trainer(Random(ignored=1.1), steps=50).steps())
     batch = Batch(inputs={"input_ids": torch.zeros(1, 3, dtype=torch.long)}, labels=torch.full((1, 3), IGNORED))
     with pytest.raises(TrainingError, match="evaluate"):
         mean_loss(tiny(), [batch], PLAIN, torch.device("cpu"))
@@ -172,6 +266,18 @@ def test_bfloat16_autocast_learns_alike() -> None:
     for a, b in zip(plain.steps(), half.steps(), strict=True):
         assert a.loss == pytest.approx(b.loss, rel=0.02)
     assert all(p.dtype == torch.float32 for p in half.model.parameters())
+
+
+def test_a_model_that_was_put_into_eval_mode_is_trained_in_training_mode() -> None:
+    straight, halted = trainer(dropout=0.2), trainer(dropout=0.2)
+    for one in (straight, halted):
+        torch.manual_seed(0)
+        one.step()
+        if one is halted:
+            one.model.eval()
+        one.step()
+    assert all(module.training for module in halted.model.modules())
+    assert same(weights(straight), weights(halted))
 
 
 def test_a_run_of_another_model_is_refused(tmp_path: Path) -> None:

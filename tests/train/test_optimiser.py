@@ -70,6 +70,27 @@ def test_a_state_of_other_parameters_is_refused() -> None:
         optimisers.load_state({"exp_avg/decoder.norm.weight": torch.zeros(1)})
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_fused_optimiser_counts_where_its_parameters_are(fused: bool) -> None:
+    """Wherever its steps were read to. On a GPU it would fail else."""
+    optimisers = Optimisers(tiny().to("meta"), AdamW())
+    for group in optimisers._each[0].param_groups:
+        group["fused"] = fused
+    optimisers.load_state(
+        {"step/decoder.norm.weight": torch.tensor(3.0), "exp_avg/decoder.norm.weight": torch.ones(16)}
+    )
+    [found] = [each for each in optimisers._each[0].state.values() if each]
+    assert found["step"].device.type == ("meta" if fused else "cpu") and found["exp_avg"].device.type == "meta"
+
+
+def test_what_is_clipped_is_what_is_trained() -> None:
+    model = tiny()
+    frozen = model.decoder.norm.weight.requires_grad_(False)
+    for choice in (AdamW(), Muon()):
+        found = {id(parameter) for parameter in Optimisers(model, choice).parameters}
+        assert found == {id(p) for p in model.parameters()} - {id(frozen)}
+
+
 def test_clip() -> None:
     model = tiny()
     for parameter in model.parameters():

@@ -112,6 +112,25 @@ def test_one_that_is_not_whole_is_passed_over(tmp_path: Path) -> None:
         trainer().resume(cut)
 
 
+def test_later_ones_that_were_passed_over_go(tmp_path: Path) -> None:
+    """Also where the one before them is written while the next step is taken."""
+    one = trainer(steps=4)
+    for _ in one.steps():
+        one.save(tmp_path)
+    one.settle()
+    for path in state.checkpoints(tmp_path)[2:]:
+        (path / "manifest.json").unlink()
+    again = trainer(steps=4, keep=1)
+    newest = state.newest(tmp_path)
+    assert newest is not None
+    again.resume(newest)
+    again.step()
+    again.save(tmp_path)
+    again.step()
+    again.settle()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000003"]
+
+
 def test_another_models_is_refused(tmp_path: Path) -> None:
     one = trainer(steps=1)
     list(one.steps())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 import os
 import random
 import shutil
@@ -43,6 +44,35 @@ def test_only_the_newest_stay(tmp_path: Path) -> None:
     for step in (1, 2, 3, 10):
         state.save(tmp_path, made(step), keep=2)
     assert [path.name for path in state.checkpoints(tmp_path)] == ["step-00000003", "step-00000010"]
+
+
+def test_later_ones_go_when_one_before_them_is_written(tmp_path: Path) -> None:
+    """A run that went on from before them would else keep them in the place of its own."""
+    for step in (1, 2, 4, 6):
+        state.save(tmp_path, made(step), keep=9)
+    for step in (4, 6):
+        (tmp_path / state.name_of(step) / "model.safetensors").unlink()
+    state.beside(tmp_path, 3).mkdir()
+    state.beside(tmp_path, 9).mkdir()
+    assert state.publish(tmp_path, made(3), {}, keep=1) == tmp_path / "step-00000003"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000009.tmp"]
+    for step in (99_999_999, 100_000_000):  # by number, not by name
+        state.save(tmp_path, made(step), keep=2)
+    assert [path.name for path in state.checkpoints(tmp_path)] == ["step-99999999", "step-100000000"]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_what_is_no_number_is_found(bad: float, dtype: torch.dtype) -> None:
+    tensors = {
+        "ids": torch.arange(3),
+        "none": torch.zeros(0),
+        "one": torch.tensor(2.0),
+        "w": torch.ones(9, 9).to(dtype),
+    }
+    assert state.not_finite(tensors) is None
+    tensors["w"][4, 4] = bad
+    assert state.not_finite(tensors) == "w"
 
 
 def test_one_that_is_not_whole_is_passed_over(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,28 +77,68 @@ def test_a_run_that_is_resumed_is_shown_once_as_its_journal_is(tmp_path: Path, m
     assert shown(folder / "tensorboard") == journal_says(folder)
 
 
+@has_tensorboard
+def test_runs_that_share_a_folder_keep_what_is_theirs(tmp_path: Path) -> None:
+    """Also two of one name, and one that begins anew in the place of another."""
+    shared = TensorBoard(folder=str(tmp_path / "shared"))
+    runs = [tmp_path / "a" / "run", tmp_path / "b" / "run"]
+    for factor, run in enumerate(runs, start=1):
+        write(journal := Journal(run, tracker=shared), range(12), factor=factor)
+        journal.close()
+    write(again := Journal(runs[0], 8, shared), range(8, 20))
+    again.close()
+    folders = {run: tmp_path / "shared" / f"run-{(run / 'tensorboard-id').read_text().strip()}" for run in runs}
+    assert sorted((tmp_path / "shared").iterdir()) == sorted(folders.values())
+    assert all(shown(folder) == journal_says(run) for run, folder in folders.items())
+    anew = Journal(runs[1], tracker=shared)
+    anew.close()
+    assert len(list((tmp_path / "shared").iterdir())) == 3 and shown(folders[runs[0]]) == journal_says(runs[0])
+
+
 class Stand:
-    """What we use of wandb, and what it was given. A run of one id is gone on with."""
+    """What we use of wandb, by the names of its version 0.31.0, and what it was given; anything else is refused. A run
+    of one id is gone on with."""
 
     def __init__(self) -> None:
         self.begun: list[dict[str, Any]] = []
         self.logged: list[tuple[int, dict[str, float]]] = []
         self.finished = 0
 
-    def init(self, **how: Any) -> Any:
-        self.begun.append(how)
+    def init(
+        self,
+        *,
+        entity: str | None = None,
+        project: str | None = None,
+        dir: str | None = None,
+        id: str | None = None,
+        name: str | None = None,
+        config: dict[str, Any] | None = None,
+        mode: str | None = None,
+        resume: str | None = None,
+    ) -> Any:
+        told = {"entity": entity, "project": project, "dir": dir, "id": id, "name": name, "config": config}
+        self.begun.append({**told, "mode": mode, "resume": resume})
         return self
 
-    def log(self, values: dict[str, float], step: int) -> None:
-        self.logged.append((step, values))
+    def log(self, data: dict[str, float], step: int | None = None) -> None:
+        assert step is not None
+        self.logged.append((step, data))
 
     def finish(self) -> None:
         self.finished += 1
 
 
+def test_the_stand_takes_what_wandb_takes() -> None:
+    """Where it is installed. By hand, offline, 0.31.0 had 20 steps once each, 12 of them told before a stop at 8."""
+    wandb = pytest.importorskip("wandb", reason="wandb is not installed")
+    for own, real in ((Stand.init, wandb.init), (Stand.log, wandb.Run.log), (Stand.finish, wandb.Run.finish)):
+        names = set(inspect.signature(own).parameters) - {"self"}
+        assert names <= inspect.signature(real).parameters.keys()
+
+
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch) -> Stand:
-    """In the place of wandb, which reaches for a server; the real one was tried by hand, offline."""
+    """In the place of wandb, which reaches for a server and keeps processes."""
     stand = Stand()
     module = SimpleNamespace(init=stand.init, __spec__=SimpleNamespace(name="wandb"))
     monkeypatch.setitem(sys.modules, "wandb", module)

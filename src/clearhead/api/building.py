@@ -80,9 +80,7 @@ def built(recipe: Recipe, tokenizer: Tokenizer | None = None) -> Built:
     if isinstance(recipe.model, Recurrent | TranslatorShape):
         return _recurrent(recipe.model, tokenizer, start)
     config = _config(recipe, tokenizer, start)
-    head = _head(recipe, config)
-    if head is not None:
-        config = replace(config, head=head)
+    config = _pooled(replace(config, head=_head(recipe, config) or config.head))
     transformer = build(config)
     pretrained = Pretrained(transformer, tokenizer, config, name="model")
     return Built(transformer, tokenizer, Vocabulary.of(tokenizer, start=start), pretrained)
@@ -111,6 +109,9 @@ def _from_checkpoint(choice: Checkpoint, recipe: Recipe) -> Built:
         assert known.refused is not None
         raise known.refused
     pretrained = load_pretrained(choice.name, head=_head(recipe, known.planned.config))
+    pretrained.config = pretrained.model.config = _pooled(pretrained.config)
+    if pretrained.config.pooler is None:
+        pretrained.model.pooler = None
     if choice.scratch:
         pretrained.model = build(pretrained.config)
     pretrained.model.to(dtype=torch.float32)
@@ -145,6 +146,12 @@ def _head(recipe: Recipe, config: ModelConfig) -> Head | None:
         case MaskedLanguageModel(), _:
             return None if isinstance(recipe.model, Checkpoint) else MaskedHead()
     return None
+
+
+def _pooled(config: ModelConfig) -> ModelConfig:
+    """The config without a pooler that no head reads: it would never be trained, and ddp does not stand that."""
+    read = isinstance(config.head, SequenceHead) and config.head.pooling == "pooler"
+    return config if read else replace(config, pooler=None)
 
 
 def _tokenizer(choice: NewTokenizer | KnownTokenizer, data: Data) -> Tokenizer:

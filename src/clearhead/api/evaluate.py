@@ -9,14 +9,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from clearhead.api import Loaded, load, sources
 from clearhead.api.measuring import Evaluated, batched, causal, written
 from clearhead.api.recipe import Data
-from clearhead.api.sources import Task
+from clearhead.api.sources import Reading, Task
 from clearhead.errors import ConfigError, InputError
 from clearhead.model.config import (
     Head,
@@ -34,40 +33,31 @@ from clearhead.train.data.rows import Source
 def evaluate(
     model: Loaded | str | Path,
     data: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]] | None = None,
+    reading: Reading | None = None,
     *,
-    task: Task | None = None,
-    kind: str | None = None,
-    columns: Sequence[str] | None = None,
-    text: str | None = None,
-    label: str | None = None,
-    pair: str | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    changes: Sequence[str] = (),
     stride: int | None = None,
     context: int | None = None,
     num_beams: int | None = None,
     head: str | None = None,
     pickle: bool = False,
+    **how: Any,
 ) -> Evaluated:
     """How good `model` is on `data`, by the measures of its task; of a run's folder, on the rows that it held out.
 
-    data: files, folders, or rows as a list of dicts. task: by the name that a recipe's objective has; without it, what
-    the model's head does. kind, columns: how files are read, and a table's columns where it does not name them. text,
-    label, pair, source, target: the columns that hold them, unless they are called so. changes: more settings of
-    the reading, such as "data.source.prefix=en:" or "data.encoder.longest=64". stride, context: of a causal model's
-    windows. num_beams: how a translator writes. head, pickle: as `clearhead.load` takes them.
+    data: files, folders, or rows as a list of dicts. reading: how they are read; how: its settings by name, such as
+    label="stars" (`sources.Reading` has them all). The task is what the model's head does. stride, context: of a causal
+    model's windows. num_beams: how a translator writes. head, pickle: as `clearhead.load` takes them.
 
     Raises InputError where the model has no such task or the data no such column; MissingDependencyError where a
     measure's library is not installed; what models and data raise.
     """
     begun = time.perf_counter()
-    named = {"text": text, "label": label, "pair": pair, "source": source, "target": target}
+    reading = Reading.of(reading, how)
     windows = {"stride": stride, "context": context, "num_beams": num_beams}
     if data is None:
         from clearhead.api.held_out import evaluate_run
 
-        given = [*(name for name, value in {**named, **windows, "task": task}.items() if value is not None), *changes]
+        given = [*reading.said, *(name for name, value in windows.items() if value is not None)]
         if isinstance(model, Loaded) or given:
             what = (
                 f"{given[0]} was given" if given else f"{model.name if isinstance(model, Loaded) else model} is a model"
@@ -76,11 +66,11 @@ def evaluate(
         found = evaluate_run(Path(model))
     else:
         lm = model if isinstance(model, Loaded) else load(model, head=head, pickle=pickle)
-        chosen = _task(lm, task)
+        chosen = _task(lm, reading.task)
         for name, only in (("stride", "causal"), ("context", "causal"), ("num_beams", "sequence-to-sequence")):
             if windows[name] is not None and not chosen.startswith(only):
                 raise InputError(f"{name} is of {only} models, and {lm.name} is evaluated as {chosen}; leave it out.")
-        read, told = _data(lm, data, chosen, kind, columns, named, changes)
+        read, told = _data(lm, data, chosen, reading)
         match chosen:
             case "causal-language-model":
                 found = causal(lm, read, stride, context)
@@ -98,10 +88,6 @@ def evaluate(
 
 def _task(lm: Loaded, task: str | None) -> Task:
     """The task of the model's head. Raises InputError for a head that has none, and where another was asked for."""
-    if task is not None and task not in sources.TASKS:
-        near = get_close_matches(task, sources.TASKS, n=1, cutoff=0.3)
-        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sources.TASKS)}."
-        raise InputError(f"task={task!r} is no task; {hint}")
     own = task_of_head(lm.config.head, lm.config)
     if own is None:
         raise InputError(
@@ -133,10 +119,7 @@ def _data(
     lm: Loaded,
     data: str | Path | Sequence[str | Path] | Sequence[Mapping[str, Any]],
     task: Task,
-    kind: str | None,
-    columns: Sequence[str] | None,
-    named: Mapping[str, str | None],
-    changes: Sequence[str],
+    reading: Reading,
 ) -> tuple[Data, list[str]]:
     """How the data is read, and what was chosen on the way: columns that were not named."""
     items = [data] if isinstance(data, str | Path) else list(data)
@@ -144,12 +127,12 @@ def _data(
     if not given and not all(isinstance(one, str | Path) for one in items):
         raise InputError("data is neither files nor rows; give paths, or a list of dicts.")
     rows: Source | None = GivenRows([one for one in items if isinstance(one, Mapping)]) if given else None
-    table = {} if given else sources.source_table([str(one) for one in items], task, kind, columns)
-    tables = recipes.with_changes({"data": {"source": table}}, changes)["data"]
+    table = {} if given else sources.source_table([str(one) for one in items], replace(reading, task=task))
+    tables = recipes.with_changes({"data": {"source": table}}, reading.changes)["data"]
     if rows is None:
         rows = recipes.filled(Data, {**tables, "encoder": {"kind": "text"}}, "data").source
     first = sources.first_row(rows)
-    usual = sources.encoder_table(task, first, named)
+    usual = sources.encoder_table(task, first, reading.roles)
     labels = getattr(lm.config.head, "labels", None)
     if usual["kind"] == "labelled" and labels is not None and len(labels) == 1:
         usual = {
@@ -163,10 +146,13 @@ def _data(
         usual["longest"] = lm.config.context
     chosen = {role: usual[role] for role in ("text", "label", "tokens", "tags", "source", "target") if role in usual}
     told = [
-        f"the {role} is column {name!r}" for role, name in chosen.items() if named.get(role) is None and name != role
+        f"the {role} is column {name!r}" for role, name in chosen.items() if role not in reading.roles and name != role
     ]
     told = [] if usual.get("nested") else told
-    encoder = {**usual, **tables.get("encoder", {})}
+    asked = tables.get("encoder", {})
+    if asked.get("kind", usual["kind"]) != usual["kind"]:
+        raise ConfigError(f"data.encoder.kind is {usual['kind']!r} for a {task}; leave it out.")
+    encoder = {**usual, **asked}
     here = {"source": {"kind": "text-files", "paths": []} if given else tables["source"], "encoder": encoder}
     if strange := [key for key in tables if key not in here]:
         raise ConfigError(f"data.{strange[0]} has no say here; change data.source and data.encoder.")

@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+from torch import nn
+
 from clearhead.api.building import built
+from clearhead.api.resuming import step_of
 from clearhead.api.training import read_recipe
 from clearhead.checkpoint.pretrained import Pretrained, export
 from clearhead.errors import CheckpointError, TrainingError
@@ -25,8 +28,8 @@ def export_run(
 ) -> tuple[Path, int, Pretrained]:
     """Write the newest checkpoint of a run as a Hugging Face folder; its path, after how many steps, and the model.
 
-    say: is told of checkpoints that are passed over. Raises TrainingError where there is none that is whole, or the
-    model has no such layout; what building the recipe's model and `export` raise.
+    say: is told of checkpoints that are passed over. Raises TrainingError where there is none that is whole, the
+    model has no such layout, or not all of its weights are numbers; what building the model and `export` raise.
     """
     recipe = read_recipe(run / "run.json", [])
     parts = built(recipe, Tokenizer.load(run / "tokenizer"))
@@ -39,14 +42,23 @@ def export_run(
             f"{run} trains a recurrent model, and Hugging Face's layout has none; its weights are in it."
         )
     adapt(parts.model, recipe.adapters)
-    if state.is_sharded(newest):
-        step = sharded.load(newest, parts.model, Processes("alone"), what=("model",)).step
-    else:
-        step = int(newest.name.removeprefix("step-"))
-        try:
-            parts.model.load_state_dict(state.weights(newest), assign=True)
-        except RuntimeError as error:
-            raise CheckpointError(f"{newest} is of another model: {str(error).splitlines()[-1].strip()}") from None
+    step = fill(parts.model, newest)
     merge(parts.model)
     parts.model.eval()
+    if (name := state.not_finite(parts.model.state_dict())) is not None:
+        raise TrainingError(f"{newest} is not exported, for its {name} is not all numbers: the run has diverged.")
     return export(pretrained, folder, overwrite=overwrite), step, pretrained
+
+
+def fill(model: nn.Module, checkpoint: Path) -> int:
+    """Give a model, adapters and all, a checkpoint's weights, whole or sharded; after how many steps it was written.
+
+    Raises CheckpointError where they are another model's.
+    """
+    if state.is_sharded(checkpoint):
+        return sharded.load(checkpoint, model, Processes("alone"), what=("model",)).step
+    try:
+        model.load_state_dict(state.weights(checkpoint), assign=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"{checkpoint} is of another model: {str(error).splitlines()[-1].strip()}") from None
+    return step_of(checkpoint)

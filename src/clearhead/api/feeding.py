@@ -9,7 +9,7 @@ What is evaluated on is rows in both, the same batches each time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 
@@ -23,6 +23,7 @@ from clearhead.errors import ConfigError, TrainingError
 from clearhead.model.config import ModelConfig
 from clearhead.model.recurrent import RecurrentLanguageModel
 from clearhead.train.batch import Batch
+from clearhead.train.data.as_given import AsGiven
 from clearhead.train.data.cache import Cache
 from clearhead.train.data.order import ByLength, Drawn, Order, Shuffled
 from clearhead.train.data.packing import Blocks, Documents, Fields, Fitted, Rows, Windows, packed
@@ -53,10 +54,15 @@ class Stretch:
         """How many ids each has."""
         return self._rows.lengths[self._start : self._stop]
 
+    def documents(self, row: int) -> Sequence[int]:
+        """The documents that a row has ids of."""
+        return self._rows.documents(self._start + row)
+
 
 @dataclass
 class Batches:
     """What the loop is fed, and the same validation batches each time. n_rows: None of a stream, which has no end.
+    given: what the rows held out are in their files; None where none are.
 
     fingerprint: the hash of the data and of what became of it; of a stream, of what it is made from.
     """
@@ -66,10 +72,12 @@ class Batches:
     held_out: Rows
     n_rows: int | None
     fingerprint: str
+    given: AsGiven | None
 
     def __str__(self) -> str:
         rows = "a stream of rows" if self.n_rows is None else f"{self.n_rows:,} rows"
-        return f"{rows} to learn from, {len(self.validation)} batches held out"
+        batches = len(self.validation)
+        return f"{rows} to learn from, {batches} {'batch' if batches == 1 else 'batches'} held out"
 
     @contextmanager
     def flowing(self) -> Iterator[None]:
@@ -83,33 +91,39 @@ def batches(recipe: Recipe, parts: Built, processes: Processes, *, quiet: bool =
 
     Raises ConfigError for settings that do not go together, by the recipe's names; what the data raises.
     """
-    _check(recipe, parts)
+    check_together(recipe)
+    if isinstance(parts.model, RecurrentLanguageModel) and isinstance(recipe.data.packing, Blocks | Fitted):
+        raise ConfigError(
+            f"data.packing of kind {spelled(type(recipe.data.packing))!r} keeps texts apart that share a row, and a "
+            "recurrent model reads a row as one text; choose 'windows' or 'documents'."
+        )
     data, learn, vocabulary = recipe.data, recipe.objective, parts.vocabulary
     shared = {"seed": recipe.loop.seed, "parts": recipe.parts, "rank": processes.rank, "world": processes.size}
 
-    def named() -> Rows:
+    def named() -> tuple[Rows, AsGiven | None]:
         if data.validation is None:
-            return _Nothing()
-        return _rows(recipe, parts, data.validation, processes, quiet)[0]
+            return _Nothing(), None
+        rows, cache = _rows(recipe, parts, data.validation, processes, quiet)
+        return rows, AsGiven(data.validation, data.encoder, cache, rows)
 
     if data.streaming is not None:
-        stream, held_out = _stream(recipe, parts, data.streaming), named()
+        stream, (held_out, given) = _stream(recipe, parts, data.streaming), named()
         following = StreamFeed(stream, learn, vocabulary, batch=recipe.batch, **shared)
-        return Batches(following, _validation(held_out, recipe, vocabulary), held_out, None, stream.fingerprint)
+        looked_at = _validation(held_out, recipe, vocabulary)
+        return Batches(following, looked_at, held_out, None, stream.fingerprint, given)
     rows, cache = _rows(recipe, parts, data.source, processes, quiet)
-    rows, held_out = _divided(rows, data) if data.validation is None else (rows, named())
-    feed = Ahead(Feed(rows, _order(rows, recipe), learn, vocabulary, **shared), until=recipe.loop.steps)
-    return Batches(feed, _validation(held_out, recipe, vocabulary), held_out, len(rows), cache.fingerprint)
+    if data.validation is not None:
+        held_out, given = named()
+    else:
+        rows, held_out = divided(rows, data)
+        given = AsGiven(data.source, data.encoder, cache, held_out) if len(held_out) else None
+    feed = Ahead(Feed(rows, order_of(rows, recipe), learn, vocabulary, **shared), until=recipe.loop.steps)
+    return Batches(feed, _validation(held_out, recipe, vocabulary), held_out, len(rows), cache.fingerprint, given)
 
 
-def _check(recipe: Recipe, parts: Built) -> None:
+def check_together(recipe: Recipe) -> None:
     """Raise ConfigError for settings of the data that do not go together."""
     data = recipe.data
-    if isinstance(parts.model, RecurrentLanguageModel) and isinstance(data.packing, Blocks | Fitted):
-        raise ConfigError(
-            f"data.packing of kind {spelled(type(data.packing))!r} keeps texts apart that share a row, and a recurrent "
-            "model reads a row as one text; choose 'windows' or 'documents'."
-        )
     documents = isinstance(data.packing, Documents)
     if (data.by_length or recipe.batch_tokens is not None) and not documents:
         name = "data.by_length" if data.by_length else "batch_tokens"
@@ -148,11 +162,21 @@ class _Nothing:
     def __getitem__(self, row: int) -> Fields:
         raise IndexError(row)
 
+    def documents(self, row: int) -> Sequence[int]:
+        raise IndexError(row)
+
 
 def _rows(recipe: Recipe, parts: Built, source: AnySource, processes: Processes, quiet: bool) -> tuple[Rows, Cache]:
-    """The rows of a source, tokenised and packed; they are known to fit the model."""
+    """The rows of a source, tokenised and packed; they are known to fit the model. One process of a machine reads the
+    cache through; the others trust it, and open what is there when that one is done: it may be made anew."""
     data, config = recipe.data, parts.model.config
-    cache = prepared(source, parts.tokenizer, data.encoder, quiet=quiet, waits_quietly=not processes.first)
+    looks = processes.first_here
+    cache = prepared(
+        source, parts.tokenizer, data.encoder, verify=looks, quiet=quiet, waits_quietly=not processes.first
+    )
+    if len(set(processes.all_told(cache.fingerprint))) > 1:
+        raise TrainingError("the processes read different data; give all of them the same files and the same recipe.")
+    cache = cache if looks else Cache(cache.folder, verify=False)
     cache.check_fits(config.vocab_size, config.target_vocab_size if isinstance(config, ModelConfig) else None)
     rows = packed(cache, data.packing, ahead=recipe.objective.ahead)
     if isinstance(config, ModelConfig) and isinstance(data.packing, Documents):
@@ -162,9 +186,6 @@ def _rows(recipe: Recipe, parts: Built, source: AnySource, processes: Processes,
 
 def _stream(recipe: Recipe, parts: Built, streaming: Streaming) -> Stream:
     data, config = recipe.data, parts.model.config
-    sizes = [config.vocab_size]
-    if isinstance(config, ModelConfig) and config.target_vocab_size is not None:
-        sizes.append(config.target_vocab_size)
     return Stream(
         data.source,
         parts.tokenizer,
@@ -173,7 +194,8 @@ def _stream(recipe: Recipe, parts: Built, streaming: Streaming) -> Stream:
         ahead=recipe.objective.ahead,
         shuffle=streaming.shuffle,
         seed=recipe.loop.seed,
-        vocab_size=min(sizes),
+        vocab_size=config.vocab_size,
+        target_vocab_size=config.target_vocab_size if isinstance(config, ModelConfig) else None,
     )
 
 
@@ -193,7 +215,7 @@ def _check_lengths(rows: Rows, recipe: Recipe, config: ModelConfig) -> None:
         )
 
 
-def _divided(rows: Rows, data: Data) -> tuple[Rows, Rows]:
+def divided(rows: Rows, data: Data) -> tuple[Rows, Rows]:
     """The rows to learn from, and the last ones, which are held out. Windows that reach over the seam are left out."""
     cut = round(len(rows) * (1 - data.held_out))
     gap = data.packing.length if isinstance(data.packing, Windows) else 0
@@ -207,7 +229,8 @@ def _divided(rows: Rows, data: Data) -> tuple[Rows, Rows]:
 # ── which of them a step reads ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def _order(rows: Rows, recipe: Recipe) -> Order:
+def order_of(rows: Rows, recipe: Recipe) -> Order:
+    """The order in which the rows are learned from. Raises ConfigError for a row that no batch holds."""
     seed = recipe.loop.seed
     if recipe.batch_tokens is not None:
         longest = int(rows.lengths.max(initial=0))
@@ -225,14 +248,23 @@ def _order(rows: Rows, recipe: Recipe) -> Order:
 
 
 def _validation(rows: Rows, recipe: Recipe, vocabulary: Vocabulary) -> list[Batch]:
-    """The batches that are evaluated on: all rows once, or windows drawn once; at most `evaluation.batches`."""
+    """The batches that are evaluated on: all rows once, or windows drawn once; at most `evaluation.batches`. Raises
+    TrainingError where none of them has a label: before hours of training, and not at the first look."""
     most, objective = recipe.evaluation.batches, recipe.objective
     if not len(rows) or not most:
         return []
     if isinstance(recipe.data.packing, Windows):
         order = Drawn(n_rows=len(rows), batch=recipe.batch, seed=recipe.loop.seed + 1)
-        return [
-            objective.batch([rows[int(n)] for n in order.rows(step)], vocabulary, Chance(seed=0, step=step))
-            for step in range(most)
+        drawn = [[int(n) for n in order.rows(step)] for step in range(most)]
+        found = [
+            objective.batch([rows[n] for n in numbers], vocabulary, Chance(seed=0, step=step), numbers)
+            for step, numbers in enumerate(drawn)
         ]
-    return list(once(rows, objective, vocabulary, batch=recipe.batch, most=most))
+    else:
+        found = list(once(rows, objective, vocabulary, batch=recipe.batch, most=most))
+    if not any(batch.n_labels for batch in found):
+        raise TrainingError(
+            "none of the rows held out has a label, so there is nothing to evaluate on; name others with "
+            "data.validation, or give evaluation.batches = 0."
+        )
+    return found

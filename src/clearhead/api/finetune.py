@@ -6,9 +6,11 @@ shows and key=value changes. Labels are put in an order that does not depend on 
 
 from __future__ import annotations
 
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +18,25 @@ from torch import nn
 
 from clearhead.api import Loaded, load, sources
 from clearhead.api.evaluate import task_of_head
+from clearhead.api.feeding import check_together, divided, order_of
 from clearhead.api.fitting import check
 from clearhead.api.recipe import Data, Recipe
-from clearhead.api.sources import Table, Task
+from clearhead.api.sources import Reading, Table
 from clearhead.api.training import Run
 from clearhead.api.written import as_toml
 from clearhead.checkpoint.planned import examine
-from clearhead.errors import ConfigError, InputError, TrainingError
+from clearhead.errors import ConfigError, InputError
 from clearhead.model.block import Block
 from clearhead.model.config import ModelConfig
 from clearhead.text import Tokenizer
 from clearhead.train import recipe as recipes
 from clearhead.train.data.encoders import text_of, value_of
+from clearhead.train.data.order import ByLength
+from clearhead.train.data.packing import Rows, Windows, packed
 from clearhead.train.data.prepare import prepared
 
+ALONE = re.compile(r"(loop\.optimiser)\s*=\s*['\"]?(adamw|muon)['\"]?\s*", re.IGNORECASE)
+"""An optimiser by its name alone: it is as gentle as the one in whose place it is, not as one for new weights."""
 BATCH = 32
 EPOCHS = 3.0
 HELD_OUT = 0.1
@@ -56,6 +63,7 @@ def finetune(
     model: str | Path,
     data: str | Path | Sequence[str | Path],
     out: str | Path,
+    reading: Reading | None = None,
     *,
     say: Callable[[str], None] = lambda _: None,
     **how: Any,
@@ -63,11 +71,11 @@ def finetune(
     """Train `model` further on `data` and give what it has become, which lies in OUT/model.
 
     out: the run's folder; OUT/recipe.toml says what was done. say: is given the lines that a person should see once.
-    how: what `recipe_for` takes: task, validation, lora, epochs, the names of columns, changes.
+    reading, how: what `recipe_for` takes: how the data is read, validation, lora, epochs.
 
     Raises what `recipe_for` and training raise.
     """
-    written = recipe_for(model, data, **how)
+    written = recipe_for(model, data, reading, **how)
     for note in written.notes:
         say(note)
     run = Run(written.recipe, Path(out), say=say)
@@ -82,107 +90,135 @@ def finetune(
 def recipe_for(
     model: str | Path,
     data: str | Path | Sequence[str | Path],
+    reading: Reading | None = None,
     *,
-    task: Task | None = None,
     validation: str | Path | Sequence[str | Path] | None = None,
     lora: bool = False,
     epochs: float | int = EPOCHS,
-    kind: str | None = None,
-    columns: Sequence[str] | None = None,
-    text: str | None = None,
-    label: str | None = None,
-    pair: str | None = None,
-    source: str | None = None,
-    target: str | None = None,
-    changes: Sequence[str] = (),
+    **how: Any,
 ) -> Written:
     """The recipe that fine-tunes `model` on `data`.
 
-    task: by the name that a recipe's objective has; without it, what the data's columns are for, or else the model's
-    head. validation: files to be evaluated on; without them, the last tenth of the data. lora: train small companions
-    of frozen weights. epochs: how often each row is seen. kind, columns, text, label, pair, source, target: how the
-    data is read, as `clearhead.evaluate` takes them. changes: key=value, written into the recipe.
+    reading: how the data is read; how: its settings by name, such as label="stars" (`sources.Reading` has them all).
+    Without a task it is what the data's columns are for, or else the model's head; changes may be of the whole recipe.
+    validation: files to be evaluated on; without them, the last tenth of the data. lora: train small companions of
+    frozen weights. epochs: how often each row is seen.
 
     Raises InputError where the data does not say what the task needs, ConfigError for a change that is none; what
     models and data raise.
     """
-    if not epochs > 0:
+    if not 0 < epochs < math.inf:
         raise InputError(f"epochs={epochs} should be above 0: how often each row is seen.")
+    reading = Reading.of(reading, how)
+    changes = [ALONE.sub(r"\1.kind=\2", one) for one in reading.changes]
     examined = examine(str(model))
     if examined.planned is None:
         assert examined.refused is not None
         raise examined.refused
     config = examined.planned.config
     paths, others = _paths(data), _paths(validation) if validation is not None else []
-    table = sources.source_table(paths, task, kind, columns)
+    table = sources.source_table(paths, reading)
     told = recipes.with_changes({"data": {"source": table}}, [one for one in changes if one.startswith("data.source")])
-    reading = recipes.filled(Data, {"source": told["data"]["source"], "encoder": {"kind": "text"}}, "data")
-    first = sources.first_row(reading.source)
-    chosen, why = _task(task, first, config)
-    named = {"text": text, "label": label, "pair": pair, "source": source, "target": target}
-    encoder = sources.encoder_table(chosen, first, named)
-    notes = [why] if task is None else []
+    read = recipes.filled(Data, {"source": told["data"]["source"], "encoder": {"kind": "text"}}, "data")
+    first = sources.first_row(read.source)
+    chosen, why = _task(reading, first, config)
+    encoder = sources.encoder_table(chosen, first, reading.roles)
+    notes = [why] if reading.task is None else []
+    if left := [name for name in first if name not in encoder.values()]:
+        label = "; is one of them to be learned? Name it with --label" if encoder["kind"] == "text" else ""
+        notes.append(f"columns that are not read: {', '.join(left)}{label}")
     part: Table = {"source": table, "encoder": encoder}
     if others:
-        part["validation"] = sources.source_table(others, chosen, kind, columns)
+        part["validation"] = sources.source_table(others, replace(reading, task=chosen))
     batch = BATCH
     if chosen in ("sequence-classification", "token-classification"):
-        rows = _labelled(reading, encoder, config, notes, held_out=0.0 if others else HELD_OUT)
+        rows = _labelled(read, encoder, config, notes, held_out=0.0 if others else HELD_OUT)
         encoder["longest"] = min(config.context, LONGEST)
         part["by_length"] = True
     elif chosen == "sequence-to-sequence":
-        rows = _counted(reading, encoder)
+        rows = _counted(read, encoder)
         encoder["longest"] = min(config.context, LONGEST)
         part["by_length"] = True
     else:
-        length = min(config.context, LONGEST)
-        rows = max(1, _tokens(examined.source.tokenizer(), reading, encoder, str(model)) // length)
-        part["packing"] = {"kind": "blocks", "length": length}
+        rows = 0  # known when the text is tokenised
+        part["packing"] = {"kind": "blocks", "length": min(config.context, LONGEST)}
         batch = 8
     tables: Table = {
-        "batch": min(batch, max(1, rows // 4)),
+        "batch": batch,
         "data": part,
         "model": {"kind": "checkpoint", "name": str(model)},
         "objective": {"kind": chosen},
         **({"adapters": _companions(examined.planned.model, chosen)} if lora else {}),
     }
-    given = recipes.with_changes(tables, changes)
-    share = given["data"].get("held_out", HELD_OUT)
-    learned = rows * (1 - share) if not others and isinstance(share, int | float) else rows
-    steps = max(1, round(learned * epochs / _number(given["batch"], tables["batch"])))
-    tables["loop"] = {
+    asked = recipes.with_changes(tables, changes)
+    begun = _with_steps(1, tables, asked, changes, lora)
+    check(begun)
+    check_together(begun)
+    tokenised = None
+    if not rows or begun.batch_tokens is not None:  # how many batches there are hangs on how long each row is
+        tokenised = _tokenised(examined.source.tokenizer(), begun, str(model))
+        rows = len(tokenised)
+    tables["batch"] = min(batch, max(1, rows // 4))
+    begun = _with_steps(1, tables, asked, changes, lora)
+    steps = max(1, round(epochs * _steps_of_an_epoch(begun, rows, tokenised)))
+    return Written(_with_steps(steps, tables, asked, changes, lora), tuple(notes))
+
+
+def _with_steps(steps: int, tables: Table, asked: Table, changes: Sequence[str], lora: bool) -> Recipe:
+    """The recipe of so many steps."""
+    loop = {
         "steps": steps,
-        "optimiser": {
-            "kind": "adamw",
-            "rate": RATES[lora],
-            "betas": [0.9, 0.999],
-            "weight_decay": 0.0 if lora else 0.01,
-        },
+        "optimiser": _optimiser(asked, lora),
         "schedule": {"kind": "cosine", "warmup": max(1, steps // 10), "floor": 0.0},
         "save_every": max(1, steps // 3),
     }
-    tables["evaluation"] = {"every": max(1, steps // 6)}
-    recipe = recipes.filled(Recipe, recipes.with_changes(tables, changes))
-    check(recipe)
-    return Written(recipe, tuple(notes))
+    evaluation = {"every": max(1, steps // 6)}
+    return recipes.filled(Recipe, recipes.with_changes({**tables, "loop": loop, "evaluation": evaluation}, changes))
+
+
+def _tokenised(tokenizer: Tokenizer | None, recipe: Recipe, name: str) -> Rows:
+    """The rows that will be learned from; the run finds their cache made."""
+    if tokenizer is None:
+        raise ConfigError(f"{name} has no tokenizer beside it, and training begins with one.")
+    data = recipe.data
+    cache = prepared(data.source, tokenizer, data.encoder, verify=False)  # the run reads it through
+    return packed(cache, data.packing, ahead=recipe.objective.ahead)
+
+
+def _steps_of_an_epoch(recipe: Recipe, rows: int, tokenised: Rows | None) -> float | int:
+    """How many steps see each row once. Where rows of like length share a batch, none is shared with the next epoch; of
+    windows, which overlap, as many make an epoch as lie side by side."""
+    data = recipe.data
+    if tokenised is not None and recipe.batch_tokens is not None:
+        order = order_of(tokenised if data.validation is not None else divided(tokenised, data)[0], recipe)
+        assert isinstance(order, ByLength)
+        return order.n_batches(0)
+    if isinstance(data.packing, Windows):
+        rows = -(-rows // data.packing.length)
+    learned = rows if data.validation is not None else round(rows * (1 - data.held_out))
+    return -(-learned // recipe.batch) if data.by_length else learned / recipe.batch
+
+
+def _optimiser(given: Table, lora: bool) -> Table:
+    """A gentle AdamW; where Muon is asked for, Muon as gentle, with that AdamW for the others."""
+    shared = {"rate": RATES[lora], "weight_decay": 0.0 if lora else 0.01}
+    adam: Table = {**shared, "betas": [0.9, 0.999]}
+    asked = given.get("loop", {})
+    asked = asked.get("optimiser", {}) if isinstance(asked, dict) else {}
+    if isinstance(asked, dict) and str(asked.get("kind")).lower() == "muon":
+        return {"kind": "muon", **shared, "others": adam}
+    return {"kind": "adamw", **adam}
 
 
 def _paths(data: str | Path | Sequence[str | Path]) -> list[str]:
     return [str(one) for one in ([data] if isinstance(data, str | Path) else data)]
 
 
-def _number(value: Any, otherwise: int) -> int:
-    """A batch that a change gave, where it is one; what it is not is refused with the recipe."""
-    return value if isinstance(value, int) and value > 0 else otherwise
-
-
-def _task(task: Task | None, first: Mapping[str, Any], config: ModelConfig) -> tuple[Task, str]:
+def _task(reading: Reading, first: Mapping[str, Any], config: ModelConfig) -> tuple[str, str]:
     """The task, and why it is that."""
-    if task is not None:
-        if task not in sources.TASKS:
-            raise InputError(f"task={task!r} is no task; choose from {', '.join(sources.TASKS)}.")
-        return task, ""
-    seen = sources.task_of(first)
+    if reading.task is not None:
+        return reading.task, ""
+    seen = sources.task_of(first, reading.roles)
     if seen is not None:
         return seen, f"the task is {seen}, as the data's columns say ({', '.join(first)})"
     own = task_of_head(config.head, config)
@@ -228,8 +264,8 @@ def _labelled(data: Data, encoder: Table, config: ModelConfig, notes: list[str],
     }
     if held_out and missing and encoder["kind"] == "labelled":
         notes.append(
-            f"the last {held_out:.0%} of the rows are held out, and {', '.join(sorted(missing)[:4])} is not in both "
-            "parts: shuffle the file, or give --validation"
+            f"the last {held_out:.0%} of the rows are held out, and these labels are not in both parts: "
+            f"{', '.join(sorted(missing)[:4])}; shuffle the file, or give --validation"
         )
     return len(seen)
 
@@ -261,17 +297,6 @@ def _counted(data: Data, encoder: Table) -> int:
         text_of(row, encoder["target"])
         rows += 1
     return rows
-
-
-def _tokens(tokenizer: Tokenizer | None, data: Data, encoder: Table, name: str) -> int:
-    """How many tokens the text has; it is tokenised, which training would do next."""
-    if tokenizer is None:
-        raise ConfigError(f"{name} has no tokenizer beside it, and training begins with one.")
-    filled = recipes.filled(Data, {"source": {"kind": "text-files", "paths": []}, "encoder": encoder}, "data")
-    tokens = prepared(data.source, tokenizer, filled.encoder).n_tokens()
-    if tokens < 2:
-        raise TrainingError("the data has no two tokens; give more.")
-    return tokens
 
 
 def _companions(model: nn.Module, task: str) -> Table:

@@ -90,8 +90,6 @@ def check(recipe: Recipe) -> None:
 def check_built(recipe: Recipe, built: Built) -> None:
     """The same of a checkpoint, and of a tokenizer that was there, once they are known; nothing is tokenised yet."""
     config, vocabulary = built.model.config, built.vocabulary
-    has = {role for role in ("mask", "eos") if getattr(vocabulary, role) is not None}
-    _check_roles(recipe, has)
     if isinstance(recipe.model, Checkpoint) and isinstance(config, ModelConfig):
         needs, name = NEEDS[type(recipe.objective)], _kind(recipe, "objective")
         if config.architecture not in needs.architectures:
@@ -108,6 +106,7 @@ def check_built(recipe: Recipe, built: Built) -> None:
         if any(stack.bounded for stack in config.stacks):
             reach = f"the {config.context} tokens that model.name={recipe.model.name!r} reads"
             _check_length(recipe, config.context, reach)
+    _check_roles(recipe, {role for role in ("mask", "eos") if getattr(vocabulary, role) is not None})
 
 
 def _kind(recipe: Recipe, part: str) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from clearhead.api.building import built
+from clearhead.api.exporting import fill
 from clearhead.api.feeding import batches
 from clearhead.api.measuring import Evaluated
 from clearhead.api.scoring import Subject, measures
 from clearhead.api.training import read_recipe
-from clearhead.errors import CheckpointError, InputError, TrainingError
+from clearhead.errors import InputError, TrainingError
 from clearhead.text import Tokenizer
 from clearhead.train import state
 from clearhead.train.adapters import adapt
@@ -33,26 +32,24 @@ def evaluate_run(folder: Path) -> Evaluated:
             f"{folder} is no run's folder (it has no run.json), and no data was given; name files to evaluate on."
         )
     recipe = read_recipe(folder / "run.json", [])
-    newest = state.newest(folder)
+    flaws: list[str] = []
+    newest = state.newest(folder, flaws.append)
     if newest is None:
-        raise TrainingError(f"{folder} has no checkpoint that is whole yet; train on, or evaluate when it has saved.")
+        what = f": {'; '.join(flaws)}" if flaws else " yet; train on, or evaluate when it has saved"
+        raise TrainingError(f"{folder} has no checkpoint that is whole{what}.")
     known = folder / "tokenizer"
     parts = built(recipe, Tokenizer.load(known) if known.exists() else None)
     adapt(parts.model, recipe.adapters)
     processes = Processes("alone")
     data = batches(recipe, parts, processes)
-    moment = state.load(newest)
-    try:
-        processes.load(parts.model, moment.model)
-    except RuntimeError:
-        raise CheckpointError(f"{newest} is of another model than {folder / 'run.json'} describes.") from None
-    notes = []
+    step = fill(parts.model, newest)
+    notes = flaws
     told = json.loads((folder / "run.json").read_text("utf-8"))
     if told.get("data", {}).get("fingerprint") not in (None, data.fingerprint):
         notes.append("the data is not what it was when the run began: its files, or how they are read, have changed")
     if not len(data.held_out):
         raise InputError(f"{folder} held nothing out; name files to evaluate {folder / 'model'} on.")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = processes.device
     subject = Subject(
         model=parts.model.to(device),
         tokenizer=parts.tokenizer,
@@ -69,8 +66,8 @@ def evaluate_run(folder: Path) -> Evaluated:
     return Evaluated(
         model=str(folder),
         task=spelled(type(recipe.objective)),
-        scores=tuple(measures(subject, rows)),
-        read=f"{n:,} rows that the run held out, after {moment.step:,} of {recipe.loop.steps:,} steps",
-        facts={"rows": n, "step": moment.step, "steps": recipe.loop.steps},
+        scores=tuple(measures(subject, rows, given=data.given)),
+        read=f"{n:,} rows that the run held out, after {step:,} of {recipe.loop.steps:,} steps",
+        facts={"rows": n, "step": step, "steps": recipe.loop.steps},
         notes=tuple(notes),
     )

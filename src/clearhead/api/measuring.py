@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from typing import Any
 
@@ -16,18 +16,21 @@ from clearhead.api.perplexity import check_stride, measure
 from clearhead.api.recipe import Data
 from clearhead.api.scoring import Subject, measures, texts_scores
 from clearhead.api.sources import Task
-from clearhead.errors import ClearheadError, InputError, TrainingError
+from clearhead.api.write import Languages, settings_of
+from clearhead.errors import ClearheadError, ContextError, InputError, TrainingError
 from clearhead.generate.settings import settled
 from clearhead.model.transformer import Decoder
 from clearhead.text import Tokenizer
 from clearhead.train.batch import Batch
 from clearhead.train.data.cache import dtype_of
-from clearhead.train.data.encoders import Encoder, text_of
+from clearhead.train.data.encoders import Encoder, Translation, text_of
 from clearhead.train.data.rows import Found, Source
-from clearhead.train.evaluate import Score
+from clearhead.train.evaluate import Score, teacher_forced
+from clearhead.train.loop import mean_loss
 from clearhead.train.objectives.classification import SequenceClassification, TokenClassification
 from clearhead.train.objectives.common import Chance, Objective, Row, Vocabulary
 from clearhead.train.objectives.masked import MaskedLanguageModel
+from clearhead.train.objectives.translation import SequenceToSequence
 from clearhead.train.precision import Chosen
 
 TOGETHER = 32
@@ -102,18 +105,24 @@ def causal(lm: Loaded, data: Data, stride: int | None, context: int | None) -> E
 
 
 def written(lm: Loaded, data: Data, num_beams: int | None) -> Evaluated:
-    """What the model writes for each source, by its own settings, against the targets as they stand in the data."""
+    """What the model writes for each source, by its own settings, against the targets as they stand in the data; and
+    what these cost to say, teacher forced."""
     encoder = data.encoder
-    source, target = getattr(encoder, "source", "source"), getattr(encoder, "target", "target")
+    assert isinstance(encoder, Translation)
     languages = {
-        name: getattr(encoder, name) for name in ("source_language", "target_language") if getattr(encoder, name, None)
+        name: getattr(encoder, name) for name in ("source_language", "target_language") if getattr(encoder, name)
     }
     heard, right = [], []
+    most = lm.config.context if any(stack.bounded for stack in lm.config.stacks) else None
     for found in sources.rows(data.source):
-        row = found.row[nested] if (nested := getattr(encoder, "nested", None)) else found.row
         with _placed(found):
-            heard.append(text_of(row, source))
-            right.append(text_of(row, target))
+            source, target = encoder.texts(found.row)
+            if most is not None and (size := len(lm.tokenizer.encode_ids(source))) > most:
+                raise ContextError(
+                    f"the source has {size:,} tokens, and {lm.name} reads {most:,}; shorten it, or leave it out."
+                )
+        heard.append(source)
+        right.append(target)
     changes: dict[str, Any] = {} if num_beams is None else {"num_beams": num_beams}
     own = settled(lm.settings, changes)
     order = sorted(range(len(heard)), key=lambda n: len(heard[n]))
@@ -126,13 +135,35 @@ def written(lm: Loaded, data: Data, num_beams: int | None) -> Evaluated:
         for n, text in zip(part, lm.generate([heard[n] for n in part], **languages, **changes), strict=True):
             said[n] = text
     how = f"beam {own.num_beams}" if own.num_beams > 1 else "greedy"
+    costs, notes = _costs(lm, data.source, encoder, sum(len(text.encode()) for text in right))
     return Evaluated(
         model=lm.name,
         task="sequence-to-sequence",
-        scores=tuple(texts_scores(said, right, how)),
+        scores=(*texts_scores(said, right, how), *costs),
         read=f"{_many(len(heard), 'text')}, written {how}, against one reference each",
         facts={"rows": len(heard), "num_beams": own.num_beams},
+        notes=tuple(notes),
     )
+
+
+def _costs(lm: Loaded, source: Source, encoder: Translation, n_bytes: int) -> tuple[list[Score], list[str]]:
+    """Loss, perplexity and bits per byte of the targets, of so many bytes in all; and what there is to say of it."""
+    config, languages = lm.config, Languages(encoder.source_language, encoder.target_language)
+    named = (settings_of(lm, None, languages, {}).decoder_start, config.tokens.decoder_start, config.tokens.bos)
+    start = next(id for id in named if id is not None)  # as when it writes, which it has
+    if any(stack.bounded for stack in config.stacks):
+        encoder = replace(encoder, longest=min(config.context, encoder.longest or config.context))
+    cut: Counter[str] = Counter()
+    vocabulary = Vocabulary.of(lm.tokenizer, start=start, size=config.vocab_size)
+    sizes = max(config.vocab_size, config.target_vocab_size)
+    rows = sorted(
+        _encoded(source, encoder, lm.tokenizer, sizes, cut), key=lambda row: -len(row["ids"]) - len(row["target"])
+    )
+    found = list(_batches(rows, SequenceToSequence(), vocabulary))
+    n_tokens = sum(batch.n_labels for batch in found)
+    nats = mean_loss(lm.model, found, Chosen(torch.float32, "as loaded"), lm.model.device) * n_tokens
+    notes = [f"{number:,} {what}: the loss is of what is left of them" for what, number in cut.items()]
+    return teacher_forced(nats, n_tokens, None if cut else n_bytes), notes
 
 
 def batched(lm: Loaded, data: Data, task: Task) -> Evaluated:

@@ -20,6 +20,7 @@ from clearhead.api.recipe import Checkpoint, KnownTokenizer, Recipe, Recurrent, 
 from clearhead.errors import ConfigError, TrainingError
 from clearhead.train import recipe as recipes
 from clearhead.train import state
+from clearhead.train.trackers import TensorBoard
 
 RECORD = "run.json"
 
@@ -86,7 +87,10 @@ def settled(recipe: Recipe) -> Recipe:
     data = replace(recipe.data, source=whole(recipe.data.source), validation=whole(recipe.data.validation))
     model = whole(recipe.model) if isinstance(recipe.model, Checkpoint) else recipe.model
     tokenizer = whole(recipe.tokenizer) if isinstance(recipe.tokenizer, KnownTokenizer) else recipe.tokenizer
-    return replace(recipe, data=data, model=model, tokenizer=tokenizer)
+    tracker = recipe.tracker
+    if isinstance(tracker, TensorBoard) and tracker.folder is not None:
+        tracker = replace(tracker, folder=str(Path(tracker.folder).expanduser().absolute()))
+    return replace(recipe, data=data, model=model, tokenizer=tokenizer, tracker=tracker)
 
 
 def recipe_of(told: Mapping[str, Any]) -> Recipe:
@@ -168,4 +172,5 @@ def finished(folder: Path, recipe: Recipe) -> Path | None:
         return None
     if isinstance(recipe.model, Recurrent | RecurrentTranslator):
         return folder.resolve()
-    return folder.resolve() / "model" if (folder / "model" / "config.json").is_file() else None
+    written = record(folder).get("exported") == last and (folder / "model" / "config.json").is_file()
+    return folder.resolve() / "model" if written else None

@@ -4,8 +4,10 @@ causal language model      perplexity, and bits per byte
 masked language model      loss, perplexity and accuracy at the places that were asked about
 sequence classification    accuracy and F1; of a number to predict, the squared error and Pearson's r
 token classification       F1 of whole entities (of words, where tags are no B- and I-), and accuracy of words
-sequence to sequence       BLEU, chrF and ROUGE of what is written, and how many texts are right to the letter
+sequence to sequence       BLEU, chrF and ROUGE of what is written, and how many texts are right to the letter; loss,
+                           perplexity and bits per byte of what should have been (teacher forced)
 
+Texts are compared with what the data's files say, and bytes are the files', whatever a tokenizer makes of them.
 `scores` takes them of a training run, over the rows that were held out: all of them, but of a language model those that
 it was evaluated on. `api/evaluate.py` takes them of any model and any data.
 """
@@ -13,16 +15,20 @@ it was evaluated on. `api/evaluate.py` takes them of any model and any data.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
+from jaxtyping import Shaped
 
 from clearhead.generate import GenerationSettings, generate_ids
 from clearhead.model.modes import without_dropout
 from clearhead.text import Tokenizer
 from clearhead.train.batch import IGNORED, Batch
+from clearhead.train.data.as_given import AsGiven
 from clearhead.train.evaluate import (
     Score,
     accuracy,
@@ -36,6 +42,7 @@ from clearhead.train.evaluate import (
     micro_f1,
     perplexity,
     rouge,
+    teacher_forced,
 )
 from clearhead.train.feed import once
 from clearhead.train.loop import mean_loss
@@ -49,6 +56,10 @@ from clearhead.train.precision import Chosen
 
 if TYPE_CHECKING:
     from clearhead.api.training import Run
+
+
+_BLOCK = 1 << 22
+"""Tokens that are looked at together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +78,8 @@ class Subject:
 def scores(run: Run, *, beams: int = 5, most: int | None = None) -> list[Score]:
     """A run's measures over its held-out rows (or the first `most` batches of them); nothing where there are none.
 
-    Raises MissingDependencyError where a measure's library is not installed.
+    Raises MissingDependencyError where a measure's library is not installed, TrainingError where a text's files are no
+    longer what they were.
     """
     recipe, held_out = run.recipe, run.batches.held_out
     if not len(held_out):
@@ -81,15 +93,18 @@ def scores(run: Run, *, beams: int = 5, most: int | None = None) -> list[Score]:
         precision=run.trainer.precision,
     )
     if isinstance(recipe.objective, CausalLanguageModel):
-        return measures(subject, run.batches.validation)
+        return measures(subject, run.batches.validation, given=run.batches.given)
     rows = once(held_out, recipe.objective, run.built.vocabulary, batch=max(recipe.batch, 32), most=most)
-    return measures(subject, rows, beams=beams)
+    return measures(subject, rows, beams=beams, given=run.batches.given)
 
 
-def measures(subject: Subject, batches: Iterable[Batch], *, beams: int = 5) -> list[Score]:
-    """The measures of the subject's objective over these batches; its loss where it has no other.
+def measures(
+    subject: Subject, batches: Iterable[Batch], *, beams: int = 5, given: AsGiven | None = None
+) -> list[Score]:
+    """The measures of the subject's objective over these batches; its loss where it has no other. given: what their
+    rows are in the data's files, for the objectives that are measured by texts.
 
-    Raises MissingDependencyError where a measure's library is not installed.
+    Raises MissingDependencyError where a measure's library is not installed; what `given` raises.
     """
     match subject.objective:
         case SequenceClassification():
@@ -97,9 +112,11 @@ def measures(subject: Subject, batches: Iterable[Batch], *, beams: int = 5) -> l
         case TokenClassification():
             return _tags(subject, batches)
         case SequenceToSequence():
-            return texts_scores(*_written(subject, batches, beams), how=f"beam {beams}")
+            assert given is not None
+            return _translated(subject, list(batches), beams, given)
         case CausalLanguageModel():
-            return _language(subject, list(batches))
+            assert given is not None
+            return _language(subject, list(batches), given)
         case MaskedLanguageModel():
             return _masked(subject, batches)
     return [Score("loss", _loss(subject, list(batches)), "nats a label")]
@@ -161,11 +178,38 @@ def _tags(subject: Subject, batches: Iterable[Batch]) -> list[Score]:
     return [entity_f1(said, right) if entities else f1(*words), Score("accuracy", share.value, f"{share.note} words")]
 
 
-def _language(subject: Subject, batches: list[Batch]) -> list[Score]:
+def _language(subject: Subject, batches: list[Batch], given: AsGiven) -> list[Score]:
+    """A row is a stretch of documents, so its bytes are those of its tokens. Where the tokens are not quite the text,
+    each of their bytes stands for as many of the file's as it does in these documents as a whole."""
     loss = _loss(subject, batches)
-    texts = (subject.tokenizer.decode(row[row != IGNORED].tolist()) for batch in batches for row in batch.labels)
-    n_bytes = sum(len(text.encode()) for text in texts)
-    return [perplexity(loss), bits_per_byte(loss, sum(batch.n_labels for batch in batches), n_bytes)]
+    labels = np.concatenate([batch.labels[batch.labels != IGNORED].numpy() for batch in batches])
+    documents = given.documents([row for batch in batches for row in batch.rows])
+    own = _TokenBytes(subject.tokenizer, subject.vocabulary)
+    ids = given.cache.columns["ids"]
+    spelled = sum(own.of(ids.numbers[ids.offsets[one] : ids.offsets[one + 1]]) for one in documents)
+    n_bytes = round(own.of(labels) * sum(given.n_bytes(documents).values()) / max(1, spelled))
+    return [perplexity(loss), bits_per_byte(loss, len(labels), max(1, n_bytes))]
+
+
+class _TokenBytes:
+    """How many bytes tokens stand for; special ones for none."""
+
+    def __init__(self, tokenizer: Tokenizer, vocabulary: Vocabulary) -> None:
+        self._tokenizer, self._special = tokenizer, vocabulary.special
+        self._known: dict[int, int] = {}
+
+    def of(self, ids: Shaped[np.ndarray, " n"]) -> int:
+        """All of these together. They may be mapped from a file of any size."""
+        counts: Counter[int] = Counter()
+        for begin in range(0, len(ids), _BLOCK):
+            which, times = np.unique(ids[begin : begin + _BLOCK], return_counts=True)
+            counts.update(dict(zip(which.tolist(), times.tolist(), strict=True)))
+        return sum(self._one(id) * times for id, times in counts.items())
+
+    def _one(self, id: int) -> int:
+        if id not in self._known:
+            self._known[id] = 0 if id in self._special else len(self._tokenizer.bytes_of(id))
+        return self._known[id]
 
 
 def _masked(subject: Subject, batches: Iterable[Batch]) -> list[Score]:
@@ -189,24 +233,29 @@ def texts_scores(said: list[str], right: list[str], how: str) -> list[Score]:
     return [bleu(said, right), chrf(said, right), *rouge(said, right), exact]
 
 
-def _written(subject: Subject, batches: Iterable[Batch], beams: int) -> tuple[list[str], list[str]]:
-    """What the model writes for each source, by beam search, and what it should have written."""
+def _translated(subject: Subject, batches: list[Batch], beams: int, given: AsGiven) -> list[Score]:
+    """What the model writes for each source, by beam search, against what the file says; and what that costs to say."""
+    numbers = [given.rows.documents(row)[0] for batch in batches for row in batch.rows]  # a row is a pair
+    right = given.last_texts(set(numbers))
+    said = [text for batch in batches for text in _written(subject, batch, beams)]
+    found = texts_scores(said, [right[number] for number in numbers], how=f"beam {beams}")
+    n_tokens = sum(batch.n_labels for batch in batches)
+    longest = getattr(given.encoder, "longest", None)
+    may_be_cut = longest is not None and any(batch.labels.shape[1] >= longest for batch in batches)
+    n_bytes = None if may_be_cut else sum(len(right[number].encode()) for number in numbers)
+    return [*found, *teacher_forced(_loss(subject, batches) * n_tokens, n_tokens, n_bytes)]
+
+
+def _written(subject: Subject, batch: Batch, beams: int) -> list[str]:
     model, tokenizer = subject.model, subject.tokenizer.target
-    eos = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
-    said: list[str] = []
-    right: list[str] = []
-    for batch in batches:
-        here = batch.to(subject.device)
-        ids, mask = here.inputs["input_ids"], here.inputs.get("attention_mask")
-        room = getattr(model.config, "context", 10**9) - 1
-        settings = GenerationSettings(
-            max_new_tokens=min(room, 2 * ids.shape[1] + 20),
-            num_beams=beams,
-            eos=eos,
-            pad=subject.vocabulary.pad,
-            decoder_start=subject.vocabulary.start,
-        )
-        found = generate_ids(model, ids, settings, attention_mask=mask)
-        said += [tokenizer.decode(row) for row in found[:, 1:].tolist()]
-        right += [tokenizer.decode([id for id in row if id != IGNORED]) for row in batch.labels.tolist()]
-    return said, right
+    here = batch.to(subject.device)
+    ids, mask = here.inputs["input_ids"], here.inputs.get("attention_mask")
+    settings = GenerationSettings(
+        max_new_tokens=min(getattr(model.config, "context", 10**9) - 1, 2 * ids.shape[1] + 20),
+        num_beams=beams,
+        eos=() if tokenizer.eos_id is None else (tokenizer.eos_id,),
+        pad=subject.vocabulary.pad,
+        decoder_start=subject.vocabulary.start,
+    )
+    found = generate_ids(model, ids, settings, attention_mask=mask)
+    return [tokenizer.decode(row) for row in found[:, 1:].tolist()]

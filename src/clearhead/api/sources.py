@@ -11,7 +11,9 @@ What is found is given as a recipe's tables, so that it can be shown, changed an
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -49,16 +51,78 @@ USUAL = {
 }
 """What columns are usually called; the first that is there is taken, and that is said."""
 
+ROLES = ("text", "label", "pair", "tokens", "tags", "source", "target")
+"""What a column may hold."""
+
+NAMED: dict[str, Task] = {
+    "label": "sequence-classification",
+    "tags": "token-classification",
+    "target": "sequence-to-sequence",
+}
+"""What it is for, where such a column is named."""
+
 Table = dict[str, Any]
 
 
-def source_table(paths: Sequence[str], task: str | None, kind: str | None, columns: Sequence[str] | None) -> Table:
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """How data is read that no recipe describes; what is not said is found out.
+
+    task: what for, by the name that a recipe's objective has. kind, columns: how files are read, and a table's columns
+    where it does not name them. text, label, pair, tokens, tags, source, target: the columns that hold them, unless
+    they are called so. changes: more settings, such as "data.source.prefix=en:" or "data.encoder.longest=64".
+    """
+
+    task: str | None = None
+    kind: str | None = None
+    columns: Sequence[str] | None = None
+    text: str | None = None
+    label: str | None = None
+    pair: str | None = None
+    tokens: str | None = None
+    tags: str | None = None
+    source: str | None = None
+    target: str | None = None
+    changes: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        for name, known, what in (("task", TASKS, "task"), ("kind", KINDS, "kind of data")):
+            if (asked := getattr(self, name)) is not None and asked not in known:
+                near = get_close_matches(str(asked), known, n=1, cutoff=0.3)
+                hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
+                raise InputError(f"{name}={asked!r} is no {what}; {hint}")
+        for name in ("columns", "changes"):
+            if isinstance(getattr(self, name), str):
+                raise InputError(f"{name}={getattr(self, name)!r} should be a list of texts.")
+
+    @classmethod
+    def of(cls, reading: Reading | None, how: Mapping[str, Any]) -> Reading:
+        """What is said as a whole, with single settings by name over it. Raises InputError for a name that is none."""
+        known = [each.name for each in fields(cls)]
+        if strange := [name for name in how if name not in known]:
+            near = get_close_matches(strange[0], known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(known)}."
+            raise InputError(f"{strange[0]} is no setting of how data is read; {hint}")
+        return replace(reading if reading is not None else cls(), **how)
+
+    @property
+    def roles(self) -> dict[str, str]:
+        """The columns that are named, by what they hold."""
+        named = {role: getattr(self, role) for role in ROLES}
+        return {role: name for role, name in named.items() if name is not None}
+
+    @property
+    def said(self) -> list[str]:
+        """What of all this was said."""
+        one_by_one = [each.name for each in fields(self) if each.name != "changes"]
+        return [*(name for name in one_by_one if getattr(self, name) is not None), *self.changes]
+
+
+def source_table(paths: Sequence[str], reading: Reading) -> Table:
     """A recipe's `data.source` for these files. Raises InputError where their names do not say how to read them."""
     if not paths:
         raise InputError("no data: name at least one file or folder.")
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"kind={kind!r} is no kind of data; choose from {', '.join(KINDS)}.")
-    kind = kind if kind is not None else _kind(paths, task)
+    kind, columns = reading.kind if reading.kind is not None else _kind(paths, reading.task), reading.columns
     if columns is not None and kind != "table":
         raise InputError(f"columns are for tables, .csv and .tsv, and this is read as {kind}.")
     if kind == "parallel-lines":
@@ -117,25 +181,31 @@ def first_row(source: Source) -> Row:
     raise TrainingError(f"{names}: there is nothing in it.")
 
 
-def task_of(row: Row) -> Task | None:
-    """What a row seems to be for, by its columns: tags for its words, a label, a target; None where it is but text."""
+def task_of(row: Row, given: Collection[str] = ()) -> Task | None:
+    """What a row seems to be for, by its columns: tags for its words, a label, a target; None where it is but text.
+    given: what columns were named for; a label or a target is one whatever its column is called."""
+    for role, task in NAMED.items():
+        if role in given:
+            return task
     for wanted, task in (
         (("tokens", "tags"), "token-classification"),
         (("source", "target"), "sequence-to-sequence"),
         (("label",), "sequence-classification"),
     ):
         if all(any(name in row for name in USUAL[role]) for role in wanted):
-            return task  # type: ignore[return-value]
+            return task
     return "sequence-to-sequence" if "translation" in row else None
 
 
-def encoder_table(task: str, row: Row, named: Mapping[str, str | None]) -> Table:
-    """A recipe's `data.encoder` for a task and rows like this one, but for the labels. named: columns that are known.
+def encoder_table(task: str, row: Row, given: Mapping[str, str]) -> Table:
+    """A recipe's `data.encoder` for a task and rows like this one, but for the labels. given: columns that are known.
 
     Raises InputError where a column cannot be told, naming those that there are.
     """
     roles: tuple[str, ...]
-    given = {role: name for role, name in named.items() if name is not None}
+    both = row.get("translation")
+    if task == "sequence-to-sequence" and isinstance(both, Mapping) and not row.keys() & set(given.values()):
+        return _nested(both, given)
     for role, name in given.items():
         if name not in row:
             raise InputError(f"there is no column {name!r} for the {role}; {_columns(row)}.")
@@ -146,8 +216,6 @@ def encoder_table(task: str, row: Row, named: Mapping[str, str | None]) -> Table
             roles, kind = ("text", "label"), "labelled"
         case "sequence-to-sequence":
             roles, kind = ("source", "target"), "translation"
-            if not given and isinstance(row.get("translation"), Mapping):
-                return _nested(row["translation"])
         case _:
             roles, kind = ("text",), "text"
     table: Table = {"kind": kind}
@@ -174,11 +242,14 @@ def _found(role: str, row: Row, task: str, taken: set[str]) -> str:
     raise InputError(f"it is not clear which column is the {role} of {task}: {_columns(row)}; name it with --{role}.")
 
 
-def _nested(both: Mapping[str, Any]) -> Table:
-    """The hub's way: one column with a text a language."""
-    if len(both) != 2:
-        raise InputError(f"the translations are in {', '.join(both)}; name two with --source and --target.")
-    source, target = both
+def _nested(both: Mapping[str, Any], given: Mapping[str, str]) -> Table:
+    """The hub's way: one column with a text a language. Of two the first is translated, unless it is said otherwise."""
+    strange = [name for role, name in given.items() if name not in both or role not in ("source", "target")]
+    others, missing = [language for language in both if language not in given.values()], 2 - len(given)
+    if strange or (missing and len(others) != missing):
+        raise InputError(f"the translations are in {', '.join(both)}; name two of them with --source and --target.")
+    source = given["source"] if "source" in given else others.pop(0)
+    target = given["target"] if "target" in given else others.pop(0)
     return {"kind": "translation", "nested": "translation", "source": source, "target": target}
 
 

@@ -11,6 +11,7 @@ RUN/model/             the trained model, as Hugging Face lays it out
 from __future__ import annotations
 
 import json
+import math
 import platform
 import subprocess
 import sys
@@ -41,8 +42,8 @@ from clearhead.train.batch import Batch
 from clearhead.train.distributed import Processes, job, restarted
 from clearhead.train.flops import Cost, cost_of
 from clearhead.train.journal import Journal
-from clearhead.train.loop import Step, Trainer
-from clearhead.train.precision import Peak, peak_of
+from clearhead.train.loop import LOST, Step, Trainer
+from clearhead.train.precision import Chosen, Peak, choose, peak_of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Event:
 class Run:
     """A run in its folder. `go()` trains and tells of each step; `finish()` writes the model.
 
-    say: is given the lines that a person should see once: which precision, how many parameters, what was passed over.
+    processes: who trains it; one alone unless given, on a GPU where there is one. say: is given the lines that a person
+    should see once: which precision, on what device, how many parameters, what was passed over.
     Raises TrainingError for a folder that holds another run, and whatever the recipe's parts raise.
     """
 
@@ -92,14 +94,17 @@ class Run:
         if self.processes.how != "fsdp":  # which brings each block to its device when it has been divided up
             self.built.model.to(self.processes.device)
         self.batches = batches(recipe, self.built, self.processes)
-        self.trainer = Trainer(self.built.model, self.batches.feed, recipe.loop, processes=self.processes)
+        self.trainer = Trainer(
+            self.built.model, self.batches.feed, recipe.loop, precision=self._precision(), processes=self.processes
+        )
         if self._newest is not None:
             self.trainer.resume(self._newest)
         self._tell_beginning()
 
     def _found(self, resume: bool) -> Path | None:
         """The checkpoint to go on from, if any; every process has the same. Raises TrainingError for a run that is not
-        to be gone on with, or cannot be; ConfigError for a change that it does not allow."""
+        to be gone on with, or cannot be; ConfigError for a change that it does not allow. What torchrun starts again
+        goes on by itself, with the very same recipe only."""
         held, again = self.processes.agreed(
             (bool(state.checkpoints(self.folder)), restarted() or _same_job(self.folder))
         )
@@ -126,6 +131,11 @@ class Run:
         if self.processes.first:
             try:
                 self.changes = resuming.allowed(self.folder, self.recipe, newest)
+                if not resume and self.changes:  # what was started again is what was started, to the letter
+                    raise TrainingError(
+                        f"{self.folder} holds a run already, of another recipe ({', '.join(self.changes)}); go on with "
+                        f"--resume {self.folder}, or name another with --out."
+                    )
             except ClearheadError as flaw:
                 error = flaw
         if (error := self.processes.agreed(error)) is not None:
@@ -145,6 +155,21 @@ class Run:
         made = built(self.recipe)
         self._say(f"learned {made.tokenizer.vocab_size:,} tokens in {time.perf_counter() - began:.1f} s")
         return made
+
+    def _precision(self) -> Chosen:
+        """The precision of the products, the same in every process, and in a run that goes on on a device like before:
+        what was quicker is measured once."""
+        device, chosen = self.processes.device, None
+        if self.processes.first:
+            told = resuming.record(self.folder) if self._newest is not None else {}
+            alike = str(told.get("device")).split(":")[0] == device.type
+            if self.recipe.loop.precision == "auto" and alike and told.get("precision") in ("float32", "bfloat16"):
+                chosen = Chosen(getattr(torch, told["precision"]), "as the run began")
+            else:
+                chosen = choose(self.recipe.loop.precision, device)
+        agreed = self.processes.agreed(chosen)
+        assert agreed is not None
+        return agreed
 
     def _begin(self) -> Journal | None:
         """Write down what is trained, and open the journal; after the first step, so that a run that cannot take one
@@ -212,8 +237,7 @@ class Run:
         """The share of the peak: what `flops.py` counts, a second; of texts of many lengths, at their mean."""
         if self._cost is None:
             return None
-        rows = self.recipe.batch if self.recipe.batch_tokens is None else step.n_tokens
-        length = float(getattr(self.recipe.data.packing, "length", step.n_tokens / rows))
+        length = step.n_tokens / max(1, step.n_texts)
         return self._cost.of(length) * step.n_tokens / step.seconds / (self.peak.flops * self.processes.size)
 
     # ── training ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,7 +255,7 @@ class Run:
 
     def _events(self) -> Iterator[Event]:
         loop, evaluation, samples = self.recipe.loop, self.recipe.evaluation, self.recipe.samples
-        began = time.perf_counter()
+        began, due = time.perf_counter(), False
         for step in self.trainer.steps():
             if self.journal is None:
                 self.journal = self._begin()
@@ -242,8 +266,6 @@ class Run:
                 validation = self.evaluate()
             if samples.prompts and (last or _due(samples.every, self.done)):
                 written = self.samples()
-            if last or _due(loop.save_every, self.done):
-                saved = self.trainer.save(self.folder)
             mfu = self._mfu(step)
             if self.journal is not None:
                 self.journal.write(
@@ -253,11 +275,17 @@ class Run:
                     rate=step.rate,
                     tokens=self.trainer.n_tokens,
                     tokens_per_s=round(step.n_tokens / step.seconds, 1),
-                    seconds=round(time.perf_counter() - began, 3),
+                    seconds=round(self.journal.seconds + time.perf_counter() - began, 3),
                     **({"mfu": round(mfu, 4)} if mfu is not None else {}),
                     **({"validation_loss": round(validation, 6)} if validation is not None else {}),
                     **({"spike": step.spike} if step.spike else {}),
                 )
+            lost = validation is not None and self.processes.agreed(not math.isfinite(validation))
+            if last and lost:
+                raise TrainingError(f"the loss of what was held out is {validation} after step {step.step}: {LOST}")
+            due = due or _due(loop.save_every, self.done)
+            if last or (due and self.trainer.sound and not lost):  # else once a step is sound again
+                saved, due = self._save(), False
             yield Event(step, validation, written, saved, mfu)
 
     def evaluate(self, on: list[Batch] | None = None) -> float:
@@ -286,10 +314,17 @@ class Run:
         return tuple(written)
 
     def save(self) -> Path:
-        """Write a checkpoint of this moment; it stands when this returns."""
-        folder = self.trainer.save(self.folder)
+        """Write a checkpoint of this moment; it stands when this returns. Raises TrainingError where it cannot be
+        written, or the run has diverged."""
+        folder = self._save()
         self.trainer.settle()
         return folder
+
+    def _save(self) -> Path:
+        """The same, perhaps standing later. The journal goes first: whoever goes on from it has its lines, too."""
+        if self.journal is not None:
+            self.journal.sync()
+        return self.trainer.save(self.folder)
 
     def gather(self) -> None:
         """When all is trained, and weights are divided up: give the first process all of them. Every one must ask."""
@@ -300,7 +335,8 @@ class Run:
                 self.built.pretrained.model = self.trainer.model  # type: ignore[assignment]
 
     def finish(self) -> Path | None:
-        """Draw the curve and write the model as a Hugging Face folder: RUN/model. None for what has no such layout."""
+        """Draw the curve and write the model as a Hugging Face folder: RUN/model. None for what has no such layout.
+        Raises TrainingError for weights that are not all numbers."""
         if self.journal is not None:
             self.journal.close()
         if self.processes.first and self.done:
@@ -314,7 +350,12 @@ class Run:
             return None
         merge(self.built.model)
         self.built.model.eval()
-        return export(pretrained, self.folder / "model", overwrite=True)
+        if (name := state.not_finite(self.built.model.state_dict())) is not None:
+            raise TrainingError(f"{self.folder / 'model'} is not written, for its {name} is not all numbers: {LOST}")
+        made = export(pretrained, self.folder / "model", overwrite=True)
+        if self.done:
+            resuming.write(self.folder, {**resuming.record(self.folder), "exported": self.done})
+        return made
 
 
 def read_recipe(path: Path, changes: list[str]) -> Recipe:

@@ -12,23 +12,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearhead.cli.given import (
-    Columns,
-    Kind,
-    LabelColumn,
-    PairColumn,
-    SourceColumn,
-    TargetColumn,
-    TaskName,
-    TextColumn,
-    divided,
-)
+from clearhead.cli.given import reads_data
 from clearhead.cli.options import HeadClass, Pickle
 
 if TYPE_CHECKING:
     from clearhead.api.measuring import Evaluated
+    from clearhead.api.sources import Reading
 
 
+@reads_data
 def evaluate(
     model: Annotated[str, typer.Argument(help="a folder, a hub id or an embedded name; or a run's folder alone")],
     data: Annotated[
@@ -39,14 +31,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    task: TaskName = None,
-    kind: Kind = None,
-    columns: Columns = None,
-    text: TextColumn = None,
-    label: LabelColumn = None,
-    pair: PairColumn = None,
-    source: SourceColumn = None,
-    target: TargetColumn = None,
+    *,
+    reading: Reading,
     stride: Annotated[
         int | None, typer.Option(help="tokens between windows of a long text; half of the context by itself")
     ] = None,
@@ -68,19 +54,10 @@ def evaluate(
     """
     import clearhead
 
-    files, changes = divided(data)
     found = clearhead.evaluate(
         model,
-        files or None,
-        task=task,  # type: ignore[arg-type]
-        kind=kind,
-        columns=columns.split(",") if columns is not None else None,
-        text=text,
-        label=label,
-        pair=pair,
-        source=source,
-        target=target,
-        changes=changes,
+        data or None,
+        reading,
         stride=stride,
         context=context,
         num_beams=num_beams,

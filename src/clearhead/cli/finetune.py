@@ -8,24 +8,18 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from clearhead.cli.given import (
-    Columns,
-    Kind,
-    LabelColumn,
-    PairColumn,
-    SourceColumn,
-    TargetColumn,
-    TaskName,
-    TextColumn,
-    divided,
-)
+from clearhead.cli.given import reads_data
 from clearhead.errors import InputError
 
+if TYPE_CHECKING:
+    from clearhead.api.sources import Reading
 
+
+@reads_data
 def finetune(
     model: Annotated[str, typer.Argument(help="a folder, a hub id or an embedded name", show_default=False)],
     data: Annotated[
@@ -36,7 +30,7 @@ def finetune(
             show_default=False,
         ),
     ],
-    task: TaskName = None,
+    *,
     out: Annotated[Path | None, typer.Option(metavar="RUN", help="the run's folder; runs/NAME by itself")] = None,
     validation: Annotated[
         list[str] | None,
@@ -46,40 +40,18 @@ def finetune(
         bool, typer.Option("--lora", help="train small companions of frozen weights, not the weights")
     ] = False,
     epochs: Annotated[float, typer.Option(help="how often each row is seen")] = 3.0,
-    kind: Kind = None,
-    columns: Columns = None,
-    text: TextColumn = None,
-    label: LabelColumn = None,
-    pair: PairColumn = None,
-    source: SourceColumn = None,
-    target: TargetColumn = None,
+    reading: Reading,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="write the recipe to stdout, and train nothing")] = False,
 ) -> None:
     """Train MODEL further on DATA: to label texts or words, to translate, or to go on from texts of a new kind.
 
     What to learn follows from the data's columns, and its labels are found in it. Ctrl-C saves and says how to go on.
     """
-    files, changes = divided(data)
-    if not files:
+    if not data:
         raise InputError("no data: name at least one file or folder to learn from.")
     from clearhead.api.finetune import recipe_for
 
-    written = recipe_for(
-        model,
-        files,
-        task=task,  # type: ignore[arg-type]
-        validation=validation or None,
-        lora=lora,
-        epochs=epochs,
-        kind=kind,
-        columns=columns.split(",") if columns is not None else None,
-        text=text,
-        label=label,
-        pair=pair,
-        source=source,
-        target=target,
-        changes=changes,
-    )
+    written = recipe_for(model, data, reading, validation=validation or None, lora=lora, epochs=epochs)
     from clearhead.cli.train import _speaks, carry_out
 
     if _speaks():
@@ -89,7 +61,7 @@ def finetune(
     if dry_run:
         print(recipe, end="")
         return
-    folder = out if out is not None else Path("runs") / f"{Path(model).name}-{Path(files[0]).stem}"
+    folder = out if out is not None else Path("runs") / f"{Path(model).name}-{Path(data[0]).stem}"
     if _speaks():
         print(recipe, file=sys.stderr)
     carry_out(written.recipe, folder, recipe=recipe)

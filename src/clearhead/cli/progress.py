@@ -7,6 +7,7 @@ On a terminal it changes ten times a second, elsewhere a new one is written ever
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from typing import TYPE_CHECKING
@@ -35,7 +36,8 @@ class Line:
         now, step, done = time.monotonic(), event.step, self._run.done
         if self._begin is None:
             self._begin, self._first = now, done  # the first step makes ready what the others have
-        self._loss = step.loss if self._loss is None else 0.95 * self._loss + 0.05 * step.loss
+        if math.isfinite(step.loss):
+            self._loss = step.loss if self._loss is None else 0.95 * self._loss + 0.05 * step.loss
         if step.spike:
             self._write(step.spike, stays=True)
         for text in event.samples:
@@ -50,7 +52,7 @@ class Line:
 
     def _text(self, event: Event, now: float) -> str:
         steps, done = self._run.recipe.loop.steps, self._run.done
-        parts = [f"step {done:,}/{steps:,}", f"loss {self._loss:.3f}"]
+        parts = [f"step {done:,}/{steps:,}", "no loss yet" if self._loss is None else f"loss {self._loss:.3f}"]
         if self._validation is not None:
             parts.append(f"held out {self._validation:.3f}")
         parts.append(f"{event.step.n_tokens / event.step.seconds:,.0f} tokens/s")

@@ -83,7 +83,7 @@ class _Texts:
         from clearhead.api.recipe import Data
         from clearhead.train.recipe import filled
 
-        table = sources.source_table(files, None, None, columns)
+        table = sources.source_table(files, sources.Reading(columns=columns))
         self._source = filled(Data, {"source": table, "encoder": {"kind": "text"}}, "data").source
         first = sources.first_row(self._source)
         if text is not None and text not in first:

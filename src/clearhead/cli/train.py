@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from clearhead.cli.progress import Line, spell
-from clearhead.errors import ClearheadError, InputError, MissingDependencyError
+from clearhead.errors import ClearheadError, InputError, MissingDependencyError, TrainingError
 
 if TYPE_CHECKING:
     from clearhead.api.recipe import Recipe
@@ -135,7 +135,7 @@ def _scores(run: Run, say: Callable[[str], None]) -> list[Score]:
     say("measuring on the rows held out")
     try:
         return scores(run)
-    except MissingDependencyError as error:
+    except (MissingDependencyError, TrainingError) as error:  # the model is trained, and is written in any case
         _say(str(error))
         return []
 

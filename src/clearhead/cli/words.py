@@ -19,6 +19,7 @@ SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"^num_beams is of", "--num-beams is of"),
     (r"^(stride|context) is of", r"--\1 is of"),
     (r"\btask='([\w-]+)'", r"--task \1"),
+    (r"\b(such as|give) (encoding|too_long|quotes) = '?(latin-1|skip|false)'?", r"\1 data.source.\2=\3"),
 )
 """Patterns, and what stands in their place."""
 

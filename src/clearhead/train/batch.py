@@ -51,6 +51,12 @@ class Batch:
                 total += int(self.inputs[mask].sum()) if mask in self.inputs else self.inputs[ids].numel()
         return total
 
+    @property
+    def n_texts(self) -> int:
+        """How many texts these tokens are of: a source and its target are two, what is packed into a row is one."""
+        sides = [self.inputs[ids] for ids in ("input_ids", "decoder_input_ids") if ids in self.inputs]
+        return 0 if self.mute else sum(len(side) for side in sides)
+
     def muted(self) -> Batch:
         """The same inputs, from which nothing is learned."""
         places = self.labels.shape[:1] if self.labels.is_floating_point() else self.labels.shape

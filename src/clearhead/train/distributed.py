@@ -36,11 +36,14 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The processes of a run: how many there are, which one this is, and what they do together."""
+    """The processes of a run: how many there are, which one this is, and what they do together.
+
+    device: where this one computes; a GPU where there is one, unless given.
+    """
 
     def __init__(self, how: How, rank: int = 0, size: int = 1, device: torch.device | None = None) -> None:
         self.how, self.rank, self.size = how, rank, size
-        self.device = device if device is not None else torch.device("cpu")
+        self.device = device if device is not None else torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     def __repr__(self) -> str:
         return f"<process {self.rank} of {self.size}, {self.how}, on {self.device}>"
@@ -49,6 +52,11 @@ class Processes:
     def first(self) -> bool:
         """True for the one process that prints and writes."""
         return self.rank == 0
+
+    @property
+    def first_here(self) -> bool:
+        """True for one process of each machine: what need be looked at once on a disk, it looks at."""
+        return self.first or os.environ.get("LOCAL_RANK") == "0"
 
     def add_up(self, numbers: Tensor) -> Tensor:
         """The sum of a tensor over all processes, in place."""
@@ -74,7 +82,7 @@ class Processes:
 
     def all_told(self, value: T) -> list[T]:
         """What each process says, for all. All must ask."""
-        if self.size == 1:
+        if self.size == 1 or self.how == "alone":
             return [value]
         told: list[Any] = [None] * self.size
         dist.all_gather_object(told, value)
@@ -219,7 +227,7 @@ def processes(how: How = "auto") -> Iterator[Processes]:
     if "RANK" not in os.environ:
         if how in ("ddp", "fsdp"):
             raise ConfigError(f"{how} needs several processes; start them: torchrun --nproc-per-node=2 -m clearhead …")
-        yield Processes("alone", device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        yield Processes("alone")
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     cuda = torch.cuda.is_available()

@@ -42,6 +42,20 @@ def bits_per_byte(loss: float, n_tokens: int, n_bytes: int) -> Score:
     return Score("bits per byte", loss * n_tokens / (math.log(2) * n_bytes), f"{n_bytes:,} bytes")
 
 
+def teacher_forced(nats: float, n_tokens: int, n_bytes: int | None) -> list[Score]:
+    """Of targets that are read as they are said: loss and perplexity of a token, its end among them; and bits per byte,
+    where the bytes are known that all of them stand for."""
+    loss = nats / max(1, n_tokens)
+    found = [
+        Score("loss", loss, f"nats a token of the target, teacher forced; {n_tokens:,} tokens"),
+        Score("perplexity", perplexity(loss).value, "a token of the target"),
+    ]
+    if n_bytes:
+        bits = bits_per_byte(loss, n_tokens, n_bytes)
+        found.append(Score(bits.name, bits.value, f"{bits.note} of targets, given their sources"))
+    return found
+
+
 def accuracy(said: Sequence[object], right: Sequence[object]) -> Score:
     """The share that is right."""
     _check(said, right)

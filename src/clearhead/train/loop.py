@@ -38,6 +38,12 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 10**12
 """More than anybody can take: rows are numbered in 64 bits, and a step reads many."""
+IN_A_ROW = 20
+"""Steps without a number as their loss: one is a bad row, so many are a model that is lost; or data without labels."""
+LOST = (
+    "the run has diverged. Go on from its last checkpoint, or the one before, at a lower loop.optimiser.rate; or begin "
+    "again at one."
+)
 
 
 @runtime_checkable
@@ -64,9 +70,10 @@ class Loop:
     optimiser: None takes Muon, and for a recipe that goes on from trained weights a gentle AdamW. smoothing: label
     smoothing. precision: of the products; weights stay float32. on_spike: what to do with a step whose loss or gradient
     is no number, or whose gradient's norm is `spike` times the median of the last 100: leave the update out (`skip`),
-    make it nevertheless (`keep`: only where it is a number), or `stop`. recompute: forget what a block computed and
-    compute it again on the way back: less memory, a third more time (Chen et al. 2016). compile: through torch.compile.
-    save_every: steps between checkpoints; keep: how many stay; checkpoints: who writes them.
+    make it nevertheless (`keep`: only where it is a number), or `stop`; the 20th in a row that is no number stops it
+    anyhow. recompute: forget what a block computed and compute it again on the way back: less memory, a third more time
+    (Chen et al. 2016). compile: through torch.compile. save_every: steps between checkpoints; keep: how many stay;
+    checkpoints: who writes them.
     """
 
     steps: int
@@ -102,7 +109,8 @@ class Loop:
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one step did. step: its number, from 0. loss: mean over its labels, in nats, before the update."""
+    """What one step did. step: its number, from 0. loss: mean over its labels, in nats, before the update; nan where it
+    has none."""
 
     step: int
     loss: float
@@ -112,6 +120,8 @@ class Step:
     seconds: float
     spike: str | None = None
     """Why the update was left out, or what was odd about it; None for a step like any other."""
+    n_texts: int = 0
+    """How many texts the tokens are of, over all processes."""
 
 
 class Trainer:
@@ -135,6 +145,7 @@ class Trainer:
         self.n_tokens = 0
         self._asked = self._agreed_to_stop = False
         self._norms: deque[float] = deque(maxlen=100)
+        self._unsound = self._unlabelled = 0
         self._saving: Saving | None = None
         self._outline = outline(model) if self.processes.how == "fsdp" else None
         torch.manual_seed(loop.seed + self.processes.rank)
@@ -150,23 +161,25 @@ class Trainer:
             model.compile()
 
     def steps(self) -> Iterator[Step]:
-        """Take the steps that are left, reporting each. Raises TrainingError where a spike is to stop the run."""
+        """Take the steps that are left, reporting each. Raises TrainingError where a spike is to stop the run, or where
+        it has diverged."""
         while self.done < self.loop.steps:
             yield self.step()
 
     def step(self) -> Step:
         """Take one step: Σ over its parts of the loss of their labels, divided by how many labels all parts have."""
         start = time.perf_counter()
-        self._shared.train()
+        if not (self._shared.training and self.model.training):  # to tell every module so takes a while
+            self._shared.train()
         number = self.done
         parts = [part.to(self.device) for part in self.batches.at(number)]
-        totals = torch.tensor(
-            [sum(part.n_labels for part in parts), sum(part.n_tokens for part in parts), int(self._asked)]
-        )
-        n_labels, n_tokens, asked = self.processes.add_up(totals).tolist()
+        counts = [(part.n_labels, part.n_tokens, part.n_texts) for part in parts]
+        totals = torch.tensor([*map(sum, zip((0, 0, 0), *counts, strict=True)), int(self._asked)])
+        n_labels, n_tokens, n_texts, asked = self.processes.add_up(totals).tolist()
         self._agreed_to_stop = asked > 0
         if n_labels == 0:
-            raise TrainingError(f"step {number} has nothing to learn from: none of its tokens has a label.")
+            return self._passed_over(number, parts, start)
+        self._unlabelled = 0
         loss = torch.zeros((), dtype=torch.float64)
         for place, part in enumerate(parts, start=1):
             with self.processes.part(self._shared, last=place == len(parts)):
@@ -176,7 +189,7 @@ class Trainer:
                 (part_loss * self.processes.size).backward()  # which are averaged over the processes, and so added up
             loss += part_loss.detach().double().cpu()
         self.processes.add_up(loss)
-        norm = float(clip(self.model.parameters(), self.loop.clip))
+        norm = float(clip(self.optimisers.parameters, self.loop.clip))
         spike, update = self._judge(number, float(loss), norm, parts)
         factor = self.loop.schedule.factor(number, self.loop.steps)
         if update:
@@ -190,8 +203,30 @@ class Trainer:
         rate = self._choice.rate * factor
         seconds = time.perf_counter() - start
         return Step(
-            step=number, loss=float(loss), norm=norm, rate=rate, n_tokens=n_tokens, seconds=seconds, spike=spike
+            step=number,
+            loss=float(loss),
+            norm=norm,
+            rate=rate,
+            n_tokens=n_tokens,
+            seconds=seconds,
+            spike=spike,
+            n_texts=n_texts,
         )
+
+    def _passed_over(self, step: int, parts: Sequence[Batch], start: float) -> Step:
+        """A step none of whose tokens has a label, in no process: there is no update, and every other step is what it
+        would have been. Raises TrainingError where so many follow one another that it is no chance."""
+        self._unlabelled += 1
+        if self._unlabelled >= IN_A_ROW:
+            raise TrainingError(
+                f"steps {step + 1 - self._unlabelled} to {step} had nothing to learn from: none of their tokens has a "
+                "label. Are there any in the data?"
+            )
+        self.done += 1
+        rate = self._choice.rate * self.loop.schedule.factor(step, self.loop.steps)
+        seconds = time.perf_counter() - start
+        told = f"step {step}{_rows_of(parts)}: none of its tokens has a label; it is passed over"
+        return Step(step=step, loss=math.nan, norm=math.nan, rate=rate, n_tokens=0, seconds=seconds, spike=told)
 
     def ask_to_stop(self) -> None:
         """Have `stopping` be true: of several processes, which a signal reaches at odd times, after a step more."""
@@ -202,6 +237,11 @@ class Trainer:
         """Whether to stop here, in all processes alike."""
         return self._asked if self.processes.size == 1 else self._agreed_to_stop
 
+    @property
+    def sound(self) -> bool:
+        """Whether the last step had a number as its loss and as its gradient's norm."""
+        return not self._unsound
+
     def evaluate(self, batches: Sequence[Batch]) -> float:
         """The mean loss over all labels of these batches, in nats; every process must ask."""
         return mean_loss(self._shared, batches, self.precision, self.device)
@@ -209,20 +249,22 @@ class Trainer:
     def _judge(self, step: int, loss: float, norm: float, parts: Sequence[Batch]) -> tuple[str | None, bool]:
         """Whether the step is odd, said in words, and whether its update may be made."""
         sound = math.isfinite(loss) and math.isfinite(norm)
+        self._unsound = 0 if sound else self._unsound + 1
         usual = sorted(self._norms)[len(self._norms) // 2] if len(self._norms) >= 20 else math.inf
         if sound and norm <= self.loop.spike * usual:
             return None, True
         what = f"its gradient's norm is {norm:.3g}, usually {usual:.3g}" if sound else f"its loss is {loss}"
         if not sound and math.isfinite(loss):
             what = f"its gradient's norm is {norm}"
-        rows = [row for part in parts for row in part.rows]
-        where = f" (rows {', '.join(map(str, rows[:8]))}{' …' if len(rows) > 8 else ''})" if rows else ""
-        told = f"step {step}{where}: {what}"
+        told = f"step {step}{_rows_of(parts)}: {what}"
         if self.loop.on_spike == "stop" or (not sound and self.loop.on_spike == "keep"):
             self.optimisers.forget()
             raise TrainingError(f"{told}; look at these rows, or choose a lower rate or on_spike = 'skip'.")
         if self.loop.on_spike == "keep":
             return told, True
+        if self._unsound >= IN_A_ROW:
+            self.optimisers.forget()
+            raise TrainingError(f"{told}, and so it was in the {self._unsound - 1} steps before: {LOST}")
         return f"{told}; the update is left out", False
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -231,9 +273,15 @@ class Trainer:
         """Write a checkpoint of this moment; see `state.save`. Every process must ask; the first one writes.
 
         Sharded ones are begun, and stand once `settle` says so, or the next one begins. Raises TrainingError, in all
-        processes alike, where this one, or the sharded one before, cannot be written.
+        processes alike, where this one, or the sharded one before, cannot be written, and where the run has diverged:
+        what is left of it would take the place of what was good.
         """
         self.settle()
+        strange = self.processes.all_told(state.not_finite(self.model.state_dict()))
+        if (name := next(filter(None, strange), None)) is not None:
+            raise TrainingError(f"step {self.done} is not saved, for its {name} is not all numbers: {LOST}")
+        if self._unsound > 1:
+            raise TrainingError(f"step {self.done} is not saved, for the last {self._unsound} had no loss: {LOST}")
         mine = {**state.random_state(), "norms": torch.tensor(list(self._norms), dtype=torch.float64)}
         data = self.processes.gathered(self.batches.state())
         folder = run / state.name_of(self.done)
@@ -314,6 +362,12 @@ class Trainer:
             state.set_random_state(told.random[mine])
         else:
             torch.manual_seed(self.loop.seed + mine + 7919 * told.step)  # a process that was not there before
+
+
+def _rows_of(parts: Sequence[Batch]) -> str:
+    """Which rows a step reads, for what is said of it."""
+    rows = [row for part in parts for row in part.rows]
+    return f" (rows {', '.join(map(str, rows[:8]))}{' …' if len(rows) > 8 else ''})" if rows else ""
 
 
 def recompute(model: nn.Module) -> None:

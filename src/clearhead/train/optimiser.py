@@ -165,6 +165,11 @@ class Optimisers:
             optimiser.step()
         self.forget()
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """All that are trained."""
+        return [parameter for optimiser in self._each for parameter in _parameters(optimiser)]
+
     def forget(self) -> None:
         """Drop the gradients."""
         for optimiser in self._each:
@@ -196,9 +201,11 @@ class Optimisers:
                             f"the optimiser's {what} of {name!r} is {tuple(value.shape)}, "
                             f"the parameter {tuple(parameter.shape)}; the run was of another model."
                         )
-                    optimiser.state[parameter][what] = (
-                        value.clone() if what == "step" else like(parameter, value).clone()
-                    )
+                    if what == "step":  # a fused optimiser counts where its parameters are
+                        place = parameter.device if optimiser.param_groups[0].get("fused") else value.device
+                        optimiser.state[parameter][what] = value.to(place, copy=True)
+                    else:
+                        optimiser.state[parameter][what] = like(parameter, value).clone()
 
 
 def _parameters(optimiser: torch.optim.Optimizer) -> list[nn.Parameter]:

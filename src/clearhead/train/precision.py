@@ -6,6 +6,7 @@ where the processor multiplies bfloat16 by itself, so it is tried, briefly; the 
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,10 +27,13 @@ HOPELESS = 0.1
 
 PEAKS = {
     "H200": 989e12,
-    "H100 PCIe": 756e12,
+    "H200 NVL": 836e12,
     "H100": 989e12,
+    "H100 NVL": 836e12,
+    "H100 PCIe": 756e12,
     "A100": 312e12,
     "L40S": 362e12,
+    "L40": 181e12,
     "L4": 121e12,
     "A10G": 70e12,
     "T4": 65e12,
@@ -113,11 +117,22 @@ class Peak:
     source: str
 
 
+def peak_named(name: str) -> float | None:
+    """The data sheet's figure for a device of this name, by the longest of the table's names that it has in words of
+    their own: an L40 is no L4. None for what is not known, and for parts and smaller kinds of a device."""
+    if re.search(r"\b(MIG|Laptop|Max-Q)\b", name):
+        return None
+    for part in sorted(PEAKS, key=len, reverse=True):
+        if re.search(rf"\b{re.escape(part)}\b", name):
+            return PEAKS[part]
+    return None
+
+
 def peak_of(device: torch.device, dtype: torch.dtype) -> Peak:
     """A GPU's data sheet, where it is known; else the quickest matrix product of 1024³ that was seen here."""
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
-        known = next((flops for part, flops in PEAKS.items() if part in name), None)
+        known = peak_named(name)
         if known is not None and dtype == torch.bfloat16:
             return Peak(known, f"{name}'s data sheet")
         return Peak(2 * 4096**3 / product_seconds(dtype, device, size=4096), f"a product of 4096³ on {name}")

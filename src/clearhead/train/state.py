@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -63,7 +64,8 @@ class State:
 
 
 def save(run: Path, state: State, *, keep: int = 2) -> Path:
-    """Write a checkpoint and return its folder; then drop all but the newest `keep`.
+    """Write a checkpoint and return its folder; then drop all but the newest `keep`, and what is of later steps: a run
+    that goes on from before them has passed them over, or given them up.
 
     Raises TrainingError where it cannot be written (a full disk, a lost permission); earlier ones are left as they are.
     """
@@ -99,7 +101,9 @@ def publish(run: Path, state: State, files: Mapping[str, object], *, keep: int) 
     _save_json(temporary / MANIFEST, {"step": state.step, "files": every})
     sync_folder(temporary)
     put_in_place(temporary, final)
-    for old in checkpoints(run)[:-keep]:
+    there = checkpoints(run)
+    at = there.index(final)
+    for old in [*there[: max(at + 1 - keep, 0)], *there[at + 1 :]]:  # later ones: a run went on from before them
         shutil.rmtree(old, ignore_errors=True)
     return final
 
@@ -191,6 +195,15 @@ def load(folder: Path) -> State:
 def weights(folder: Path) -> dict[str, Tensor]:
     """The weights of a checkpoint that one process wrote, as views of its file."""
     return load_file(folder / "model.safetensors")
+
+
+def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """The name of the first tensor, of which this process may have a part, that has an infinity or a NaN in it."""
+    for name, tensor in tensors.items():
+        here = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()
+        if here.is_floating_point() and here.numel() and not all(map(math.isfinite, torch.aminmax(here))):
+            return name
+    return None
 
 
 def not_whole(folder: Path, flaw: str) -> str:

@@ -37,7 +37,8 @@ NAMES = {
 
 @dataclass(frozen=True, kw_only=True)
 class TensorBoard:
-    """Event files in RUN/tensorboard, or in a folder of their own."""
+    """Event files in RUN/tensorboard; or in `folder`, which many runs may share: each has a folder of its own in it,
+    called by its name and the id in RUN/tensorboard-id, and TensorBoard shows them side by side."""
 
     folder: str | None = None
 
@@ -88,7 +89,7 @@ def opened(choice: Choice, run: Path, about: Mapping[str, Any], kept: Sequence[L
     check(choice)
     try:
         if isinstance(choice, TensorBoard):
-            return _Events(Path(choice.folder).expanduser() if choice.folder else run / "tensorboard", kept)
+            return _Events(_own_folder(choice, run, told), kept)
         return _Synced(choice, run, about, told)
     except Exception as error:
         if isinstance(error, TrainingError):
@@ -106,9 +107,26 @@ def figures(line: Line) -> dict[str, float]:
     }
 
 
+def _own_folder(choice: TensorBoard, run: Path, told: int) -> Path:
+    if choice.folder is None:
+        return run / "tensorboard"
+    id, _ = _known_again(run / "tensorboard-id", told)
+    return Path(choice.folder).expanduser() / f"{run.resolve().name}-{id}"
+
+
+def _known_again(place: Path, told: int) -> tuple[str, int]:
+    """By which id a run is known elsewhere, and how many of its steps were told under it. One that begins has a new
+    id, which is written to `place`."""
+    if told and place.is_file():
+        return place.read_text("utf-8").strip(), told
+    id = secrets.token_hex(4)
+    place.write_text(f"{id}\n", "utf-8")
+    return id, 0
+
+
 class _Events:
-    """TensorBoard's event files. Of a run before, they are taken away: the journal has all that is in them, and what
-    was killed with its last minute unwritten has it there, too."""
+    """TensorBoard's event files, in a folder that is the run's own. Those it wrote there before are taken away: the
+    journal has all that is in them, and what was killed with its last minute unwritten has it there, too."""
 
     def __init__(self, folder: Path, kept: Sequence[Line]) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -139,17 +157,11 @@ class _Synced:
     def __init__(self, choice: Wandb, run: Path, about: Mapping[str, Any], told: int) -> None:
         import wandb
 
-        place = run / "wandb-id"
-        if told and place.is_file():
-            id = place.read_text("utf-8").strip()
-        else:
-            id, told = secrets.token_hex(4), 0
-            place.write_text(f"{id}\n", "utf-8")
+        id, self._told = _known_again(run / "wandb-id", told)
         settings = {key: value for key, value in asdict(choice).items() if value is not None}
         self._run = wandb.init(
             **{"name": run.resolve().name, **settings}, id=id, resume="allow", dir=str(run), config=dict(about)
         )
-        self._told = told
 
     def tell(self, line: Line) -> None:
         """The figures of a step, unless they were told before."""

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from clearhead.train.data import prepare
+from clearhead.errors import TrainingError
+from clearhead.train.data import files, prepare
 from clearhead.train.data.encoders import Text
-from clearhead.train.data.readers import GivenRows
+from clearhead.train.data.readers import GivenRows, TextLines
 from tests.train.data.support import bytes_tokenizer
 
 CTRL_C = """
@@ -106,3 +107,49 @@ def test_progress_is_told_of_what_takes_long(tmp_path, monkeypatch, capsys):
     *between, last = capsys.readouterr().err.splitlines()
     assert between and all("tokenising in 1 process: " in line and "s left" in line for line in between)
     assert "MB" in between[0] and "by 1 process" in last
+
+
+@pytest.mark.parametrize("when", ["hashed", "tokenised", "joined by another"])
+@pytest.mark.parametrize("age", [0, 3600])
+def test_data_that_is_written_to_while_it_is_read_is_refused(tmp_path, monkeypatch, when, age):
+    """Else the cache of what was there in the end would have the name of what was there before."""
+    (tmp_path / "data").mkdir()
+    path, text = tmp_path / "data" / "a.txt", "a line\n" * 50
+    path.write_text(text)
+    source = TextLines(paths=(str(path.parent),))
+
+    def grows(*_):
+        if when == "joined by another":
+            (tmp_path / "data" / "b.txt").write_text(text)
+        else:
+            with path.open("a") as file:
+                file.write("one more\n")
+
+    place, name = (files, "digest") if when == "hashed" else (prepare, "_make")
+    real = getattr(place, name)
+    os.utime(path, (time.time() - age,) * 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(place, name, lambda *a: (real(*a), grows())[0])
+        with pytest.raises(TrainingError, match=r"[ab]\.txt .* while the data was read.*; wait until the data is all"):
+            prepare.prepared(source, bytes_tokenizer(), Text(), folder=tmp_path / "cache", quiet=True)
+    assert not [each for each in (tmp_path / "cache").iterdir() if each.is_dir()]
+    cache = prepare.prepared(source, bytes_tokenizer(), Text(), folder=tmp_path / "cache", quiet=True)
+    lines = "".join(each.read_text() for each in sorted(path.parent.iterdir())).splitlines()
+    assert [bytes(row["ids"][:-1].tolist()).decode() for row in cache] == lines
+    assert cache.manifest["files"] == [files.digest(each) for each in sorted(path.parent.iterdir())]
+
+
+def test_the_same_size_within_a_tick_of_the_clock_is_noticed(tmp_path, monkeypatch):
+    path = tmp_path / "a.txt"
+    path.write_text("one\n")
+    now = path.stat().st_mtime_ns
+    real = prepare._make
+
+    def changed(*a):
+        path.write_text("two\n")
+        os.utime(path, ns=(now, now))
+        real(*a)
+
+    monkeypatch.setattr(prepare, "_make", changed)
+    with pytest.raises(TrainingError, match=r"a\.txt was written to while"):
+        prepare.prepared(TextLines(paths=(str(path),)), bytes_tokenizer(), Text(), folder=tmp_path / "c", quiet=True)

@@ -10,7 +10,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from clearhead.errors import ConfigError, TrainingError
-from clearhead.train.data.encoders import Text
+from clearhead.train.data.encoders import Text, Translation
 from clearhead.train.data.packing import Blocks, Documents, Windows
 from clearhead.train.data.readers import GivenRows, TextFiles, TextLines
 from clearhead.train.data.stream import Stream
@@ -115,3 +115,19 @@ def test_what_cannot_be_streamed_is_refused(tmp_path):
         Stream(GivenRows([{"x": "a"}]), tokenizer, Text()).take(1)
     with pytest.raises(TrainingError, match="no state of a stream"):
         Stream(GivenRows([{"text": "a"}]), tokenizer, Text()).load_state_dict({})
+
+
+def test_what_is_to_be_written_is_looked_at_too():
+    """By the size of its own vocabulary, where it has one: the source's ids may be larger."""
+
+    def stream(**sizes):
+        rows = GivenRows([{"source": "az", "target": "ab"}, {"source": "az", "target": "é"}])
+        return Stream(rows, bytes_tokenizer(), Translation(), shuffle=0, **sizes)
+
+    assert len(stream().take(4)) == 4 and len(stream(vocab_size=257).take(2)) == 2
+    assert len(stream(vocab_size=123, target_vocab_size=257).take(2)) == 2
+    for sizes in ({"vocab_size": 200}, {"vocab_size": 257, "target_vocab_size": 200}):
+        with pytest.raises(TrainingError, match="row 0 has the id 256, and the model knows ids below 200: tokenizer"):
+            stream(**sizes).take(1)
+    with pytest.raises(TrainingError, match="row 0 has the id 122, and the model knows ids below 122"):
+        stream(vocab_size=122, target_vocab_size=257).take(1)

@@ -149,6 +149,10 @@ class ByLength:
         epoch = int(np.searchsorted(self._counts, step, side="right"))
         return self._batches(epoch)[step - (self._counts[epoch - 1] if epoch else 0)]
 
+    def n_batches(self, epoch: int) -> int:
+        """How many batches an epoch has."""
+        return len(self._batches(epoch))
+
     def _batches_of(self, epoch: int) -> list[Indices]:
         n = len(self._lengths)
         order = random(self._seed, 2, epoch).permutation(n)

@@ -9,7 +9,7 @@ Windows     `length` ids from anywhere in the one long stream, documents not tol
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
@@ -78,6 +78,10 @@ class Rows(Protocol):
         """How many ids each row has."""
         ...
 
+    def documents(self, row: int) -> Sequence[int]:
+        """The documents, by their numbers in the cache, that a row has ids of."""
+        ...
+
 
 def packed(cache: Cache, packing: Packing, *, ahead: int = 0) -> Rows:
     """The rows of a cache. ahead: so many ids more in each row of Blocks, Fitted and Windows, for an objective that
@@ -120,6 +124,10 @@ class _Documents:
         lengths = columns["ids"].lengths
         return np.maximum(lengths, columns["target"].lengths) if "target" in columns else lengths
 
+    def documents(self, row: int) -> Sequence[int]:
+        """Itself."""
+        return (row,)
+
 
 class _Joined:
     """Rows that are stretches of the stream of all documents. Fields beside the ids must be as long as they are."""
@@ -136,11 +144,16 @@ class _Joined:
     def _stretch(self, start: int, stop: int) -> dict[str, np.ndarray]:
         return {name: numbers[start:stop] for name, numbers in self._columns.items()}
 
-    def _documents(self, start: int, stop: int) -> Int[np.ndarray, " n"]:
-        """The document of each id of a stretch, counted from 0 at its beginning."""
+    def _between(self, start: int, stop: int) -> range:
+        """The documents that a stretch has ids of."""
         first = int(np.searchsorted(self._offsets, start, side="right")) - 1
         last = int(np.searchsorted(self._offsets, stop - 1, side="right")) - 1
-        ends = np.clip(self._offsets[first + 1 : last + 2], start, stop) - start
+        return range(first, last + 1)
+
+    def _documents(self, start: int, stop: int) -> Int[np.ndarray, " n"]:
+        """The document of each id of a stretch, counted from 0 at its beginning."""
+        inside = self._between(start, stop)
+        ends = np.clip(self._offsets[inside.start + 1 : inside.stop + 1], start, stop) - start
         lengths = np.diff(ends, prepend=0)
         lengths = lengths[lengths > 0]
         return np.repeat(np.arange(len(lengths)), lengths)
@@ -158,9 +171,16 @@ class _Blocks(_Joined):
         return self._rows
 
     def __getitem__(self, row: int) -> Fields:
+        place = self._place(row)
+        return {**self._stretch(*place), "documents": self._documents(*place)}
+
+    def _place(self, row: int) -> tuple[int, int]:
         start = row * self._length
-        stop = min(start + self._length + self._ahead, self._size)
-        return {**self._stretch(start, stop), "documents": self._documents(start, stop)}
+        return start, min(start + self._length + self._ahead, self._size)
+
+    def documents(self, row: int) -> Sequence[int]:
+        """Those that it is cut from."""
+        return self._between(*self._place(row))
 
     @property
     def lengths(self) -> Int[np.ndarray, " rows"]:
@@ -186,6 +206,10 @@ class _Windows(_Joined):
 
     def __getitem__(self, row: int) -> Fields:
         return self._stretch(row, row + self._width)
+
+    def documents(self, row: int) -> Sequence[int]:
+        """Those that the window shows."""
+        return self._between(row, row + self._width)
 
     @property
     def lengths(self) -> Int[np.ndarray, " rows"]:
@@ -224,6 +248,10 @@ class _Fitted(_Joined):
         fields = {name: np.concatenate([each[name] for each in joined]) for name in joined[0]}
         sizes = [stop - start for start, stop in stretches]
         return {**fields, "documents": np.repeat(np.arange(len(sizes)), sizes)}
+
+    def documents(self, row: int) -> Sequence[int]:
+        """Those that lie side by side in it."""
+        return [self._between(start, stop).start for start, stop in self._bins[row]]
 
     @cached_property
     def lengths(self) -> Int[np.ndarray, " rows"]:

@@ -1,7 +1,8 @@
 """Preparing: the cache of this data, with this tokenizer, for this purpose. Found where it is, made where it is not.
 
 A cache's name is the hash of everything that decides its numbers: the contents of the files, the tokenizer, the
-settings. Nothing is ever taken for what it is not; a cache that is damaged is made again, and that is said.
+settings. Nothing is ever taken for what it is not: a cache that is damaged is made again, and that is said; a file that
+somebody writes to, from its hash to its last token, is refused.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from filelock import FileLock, Timeout
 from clearhead._disk import put_in_place
 from clearhead.errors import TrainingError
 from clearhead.text import Tokenizer
-from clearhead.train.data import files
 from clearhead.train.data.cache import FORMAT, MANIFEST, Cache, Writer
 from clearhead.train.data.encoders import Encoder, identity
+from clearhead.train.data.hashes import check_still, hashes, still
 from clearhead.train.data.rows import Piece, Source
 from clearhead.train.data.tokenise import Work, parts
 
@@ -60,10 +61,11 @@ def prepared(
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tokenizer-", dir=folder) as scratch:
             tokenizer.save(Path(scratch) / "tokenizer")
-            told = {
+            read = still(source)
+            told: dict[str, Any] = {
                 "format": FORMAT,
                 "source": dict(source.identity()),
-                "files": hashes(source, folder),
+                "files": hashes(read, folder),
                 "tokenizer": _hash_folder(Path(scratch) / "tokenizer"),
                 "encoder": identity(encoder),
             }
@@ -79,6 +81,7 @@ def prepared(
                 try:
                     shutil.copytree(Path(scratch) / "tokenizer", temporary / "tokenizer")
                     _make(source, tokenizer, encoder, temporary, workers, {**told, "fingerprint": key}, quiet)
+                    check_still(source, read, told["files"])
                     shutil.rmtree(temporary / "tokenizer")
                     put_in_place(temporary, final)
                 finally:
@@ -143,31 +146,6 @@ def _make(
 def _processors() -> int:
     """How many processors this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def hashes(source: Source, folder: Path) -> list[str]:
-    """The SHA-256 of each of the data's files, in order. One whose size and time are as before is not read again."""
-    known_path = folder / "hashes.json"
-    try:
-        known = json.loads(known_path.read_text("utf-8"))
-        known = known if isinstance(known, dict) else {}
-    except (OSError, ValueError):
-        known = {}
-    found, new = [], False
-    for path in source.files():
-        about = path.stat()
-        key = f"{path.resolve()}:{about.st_size}:{about.st_mtime_ns}:{about.st_ino}"
-        if not isinstance(known.get(key), str):
-            known[key] = files.digest(path)
-            # A file that was written a moment ago may be written again within the same tick of its clock.
-            new = new or time.time_ns() - about.st_mtime_ns > 2_000_000_000
-        found.append(known[key])
-    if new:
-        kept = dict(list(known.items())[-10_000:])
-        temporary = known_path.with_name(f".hashes.{os.getpid()}.tmp")
-        temporary.write_text(json.dumps(kept), "utf-8")
-        os.replace(temporary, known_path)
-    return found
 
 
 def _hash_folder(folder: Path) -> str:

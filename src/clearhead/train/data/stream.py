@@ -36,8 +36,9 @@ State = dict[str, Any]
 class Stream:
     """Rows without end: epoch after epoch, in pieces whose order is drawn for each, through a buffer that shuffles.
 
-    packing: Documents, or Blocks. shuffle: how many rows wait in the buffer; 0 keeps the order of the data. notes: what
-    was left out or cut so far.
+    packing: Documents, or Blocks. shuffle: how many rows wait in the buffer; 0 keeps the order of the data. vocab_size,
+    target_vocab_size: the model's, where ids should be below it; of what is written, where that has another. notes:
+    what was left out or cut so far.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Stream:
         shuffle: int = 1000,
         seed: int = 0,
         vocab_size: int | None = None,
+        target_vocab_size: int | None = None,
     ) -> None:
         packing = packing if packing is not None else Documents()
         if not isinstance(packing, Documents | Blocks):
@@ -61,13 +63,17 @@ class Stream:
         self._packing, self._ahead, self._shuffle, self._seed = packing, ahead, shuffle, seed
         size = max(tokenizer.vocab_size, tokenizer.target.vocab_size)
         self._dtypes = {name: dtype_of(kind, size) for name, kind in encoder.fields.items()}
-        self._vocab_size = vocab_size if vocab_size is not None else size
+        below = vocab_size if vocab_size is not None else size
+        written = target_vocab_size if target_vocab_size is not None else below
+        self._below = {
+            name: written if name == "target" else below for name, kind in encoder.fields.items() if kind == "ids"
+        }
         self._walk: _Walk | _LibraryWalk = (
             _LibraryWalk(source) if isinstance(source, Dataset | Parquet) else _Walk(source.open(), seed, bool(shuffle))
         )
         self.fingerprint = _hash(
             {
-                "source": asdict(source) if isinstance(source, Dataset | Parquet) else dict(source.identity()),
+                "source": asdict(source) if isinstance(source, Dataset) and not source.files() else source.identity(),
                 "pieces": self._walk.pieces,
                 "tokenizer": tokenizer.backend.to_str(),
                 "encoder": identity(encoder),
@@ -165,12 +171,13 @@ class Stream:
             fields = {name: np.asarray(values, dtype=self._dtypes[name]) for name, values in given.items()}
             if not len(fields["ids"]):
                 continue
-            largest = int(fields["ids"].max())
-            if largest >= self._vocab_size:
-                raise TrainingError(
-                    f"{found.where()} has the id {largest}, and the model knows ids below {self._vocab_size}: "
-                    "tokenizer and model do not belong together; give the model's own tokenizer."
-                )
+            for name, below in self._below.items():
+                largest = int(fields[name].max(initial=0))
+                if largest >= below:
+                    raise TrainingError(
+                        f"{found.where()} has the id {largest}, and the model knows ids below {below}: tokenizer and "
+                        "model do not belong together; give the model's own tokenizer."
+                    )
             self._walk.has_rows = True
             return fields
 
@@ -246,10 +253,9 @@ class _Walk:
 class _LibraryWalk:
     """Through an IterableDataset of the `datasets` library, which knows where it stands; a new one for each epoch."""
 
-    pieces: tuple[()] = ()
-
     def __init__(self, source: Dataset | Parquet) -> None:
         self._source = source
+        self.pieces = [(path.name, path.stat().st_size) for path in source.files()]
         self._data = source.stream()
         features = self._data.features or {}
         self._classes = {column: tuple(each.names) for column, each in features.items() if hasattr(each, "names")}
