@@ -121,3 +121,19 @@ def test_steps_of_beams_are_kept_as_was_chosen() -> None:
             k for call in range(1, seen.n_calls()) for k in [seen.call(0, call=call).own_tensors[1]] if k.shape[2] > 1
         ]
         assert alone and {(k.dtype, k.shape[1]) for k in alone} == {want}
+
+
+@pytest.mark.parametrize("keep", [AsRun(), Half()], ids=["as-run", "half"])
+def test_values_that_changed_are_kept_anew_and_what_is_shared_is_counted_once(keep: Keep) -> None:
+    """The encoder's keys are the same in both passes, its values are not: the receipts are of what ran."""
+    model: Any = foreign("bart")
+    given = {"input_ids": SOURCE, "decoder_input_ids": torch.arange(3, 8)[None]}
+    values = model.model.decoder.layers[1].encoder_attn.v_proj.weight
+    with torch.inference_mode(), watch(model, keep=keep, receipts=True) as seen:
+        model(**given)
+        once = seen.nbytes
+        model(**given)
+        assert seen.nbytes < 2 * once
+        values.mul_(1.5)
+        model(**given)
+    assert seen.verify().ok

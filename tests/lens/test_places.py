@@ -294,3 +294,28 @@ def test_ctrl_c_while_the_edits_are_put_in_place(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(KeyboardInterrupt), silence(model, [(0, 1)]):
         raise AssertionError("entered")
     assert untouched(model) and model.config._attn_implementation == "sdpa" and not any(standing.values())
+
+
+def test_two_models_in_one_have_a_place_for_each_layer() -> None:
+    """An ALBERT beside another encoder is numbered after it; the second of two BERTs is a decoder, all of it."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 64}
+    vit = transformers.ViTConfig(**sizes, image_size=12, patch_size=4)
+    albert = transformers.AlbertConfig(**sizes, embedding_size=16, vocab_size=60)
+    both = transformers.VisionTextDualEncoderConfig.from_vision_text_configs(vit, albert)
+    model: Any = transformers.VisionTextDualEncoderModel(both).eval()
+    assert widths_of(model) == {("encoder", layer): 4 for layer in range(6)}
+    given = {"input_ids": torch.arange(3, 12)[None], "pixel_values": torch.randn(1, 3, 12, 12)}
+    with torch.inference_mode():
+        plain = model(**given)
+        with silence(model, [(0, 1)]):
+            image = model(**given)
+        with silence(model, [(3, 1)]):
+            text = model(**given)
+    assert torch.equal(plain.text_embeds, image.text_embeds) and not torch.equal(plain.image_embeds, image.image_embeds)
+    assert torch.equal(plain.image_embeds, text.image_embeds) and not torch.equal(plain.text_embeds, text.text_embeds)
+
+    bert = transformers.BertConfig(vocab_size=60, **sizes)
+    reader = transformers.BertConfig(vocab_size=60, **sizes, is_decoder=True, add_cross_attention=True)
+    two: Any = transformers.EncoderDecoderConfig.from_encoder_decoder_configs(bert, reader)
+    kinds = {"encoder", "decoder", "cross"}
+    assert set(widths_of(transformers.EncoderDecoderModel(two))) == {(kind, n) for kind in kinds for n in range(3)}

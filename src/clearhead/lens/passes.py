@@ -63,14 +63,14 @@ class Door:
         occupied: whether one is. Who will not wait (Ctrl-C) has the model put back all the same.
         """
         interrupted: KeyboardInterrupt | None = None
-        with self.state:
-            self._shut = True
+        try:
             try:
-                while occupied():
-                    self.state.wait(timeout=0.01)
+                with self.state:
+                    self._shut = True
+                    while occupied():
+                        self.state.wait(timeout=0.01)
             except KeyboardInterrupt as error:
                 interrupted = error
-        try:
             yield
         finally:
             with self.state:
@@ -155,7 +155,7 @@ class Passes:
             return False
         if any(each is call for each in module_calls(sys._getframe())):
             return True
-        del self._before[thread]
+        self._before.pop(thread, None)  # `closing` may have cleared it meanwhile
         return False
 
 

@@ -100,8 +100,11 @@ class Seen:
 
     @property
     def nbytes(self) -> int:
-        """The bytes of all that is kept."""
-        return sum(call.nbytes for calls in self._calls.values() for call in calls)
+        """The bytes of all that is kept; of what calls share, such as an encoder's keys, once."""
+        sizes: dict[int, int] = {}
+        for x in (x for calls in self._calls.values() for call in calls for x in call.held):
+            sizes[x.data_ptr()] = max(x.nbytes, sizes.get(x.data_ptr(), 0))
+        return sum(sizes.values())
 
     def call(self, layer: int, kind: Kind | None = None, call: int = -1) -> Call:
         """One call of one layer."""

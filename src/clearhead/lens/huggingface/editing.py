@@ -68,11 +68,15 @@ def edited_transformers(model: nn.Module, edits: Mapping[Place, Edit], *, must_r
                 editing.check()
         finally:
             with editing.closing():
-                for module in modules:  # some have none yet where Ctrl-C came in between
-                    editings[module] = tuple(each for each in editings.get(module, ()) if each is not editing)
-                for handle in handles:
-                    handle.remove()
-                uninstall(model)
+                try:  # a second Ctrl-C skips one of these, not the rest
+                    uninstall(model)
+                finally:
+                    try:
+                        for handle in handles:
+                            handle.remove()
+                    finally:
+                        for module in modules:  # some have none yet where Ctrl-C came in between
+                            editings[module] = tuple(each for each in editings.get(module, ()) if each is not editing)
 
 
 class Editing:

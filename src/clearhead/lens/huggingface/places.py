@@ -74,8 +74,11 @@ def _standing(names: dict[nn.Module, str]) -> dict[nn.Module, list[Place]]:
         numbers = told if len(set(told)) == len(modules) else range(len(modules))
         found |= {module: [(kind, layer)] for module, layer in zip(modules, numbers, strict=True)}
     for module in names:
-        shared = [part for part in _in_turn(module) if part in found]
-        found |= {part: [(found[part][0][0], n) for n, each in enumerate(shared) if each is part] for part in shared}
+        shared = [part for part in _in_turn(module) if part in found]  # ALBERT's: numbered after all others
+        kinds = {found[part][0][0] for part in shared}
+        taken = [layer for part, at in found.items() if part not in shared for kind, layer in at if kind in kinds]
+        turns = list(enumerate(shared, 1 + max(taken, default=-1)))
+        found |= {part: [(found[part][0][0], n) for n, each in turns if each is part] for part in shared}
     return found
 
 
@@ -116,9 +119,7 @@ def kind_of(name: str, module: nn.Module) -> Kind:
     """Which attention a module of this name is."""
     if any(word in name for word in CROSS) or bool(getattr(module, "is_cross_attention", False)):
         return "cross"
-    parts = name.split(".")
-    if "decoder" in parts and "encoder" not in parts:
-        return "decoder"
-    if "encoder" in parts:
-        return "encoder"
+    for part in name.split("."):  # the first says it: the decoder of two BERTs has an `encoder` inside
+        if part in ("encoder", "decoder"):
+            return "encoder" if part == "encoder" else "decoder"
     return "decoder" if bool(getattr(module, "is_causal", False)) else "encoder"

@@ -117,7 +117,8 @@ class Call:
         """Keep q, and all the keys that the call had: it goes on from no other.
 
         window: they are a window on a store that is only ever appended to: a step of one token then keeps that, which
-        all steps share, as it is, and copies none of it. like: a call that has kept the same keys and values.
+        all steps share, as it is, and copies none of it. like: a call that has kept the same keys; its values are shared,
+        too, where they are the same.
         """
         (q, k, lse), shown, keep = self.own_tensors, self._shown, self._keep
         if window and q.shape[2] == 1:
@@ -129,8 +130,9 @@ class Call:
         k = keep.scores(_pick(k, self.key_heads)) if like is None else like.own_tensors[1]
         self._hold(keep.scores(q), k, lse)
         if shown is not None:
-            v = like._shown[0] if like is not None and like._shown is not None else None
-            self._shown = keep.rest(_pick(shown[0], self.key_heads)) if v is None else v, keep.rest(shown[1])
+            v, other = _pick(shown[0], self.key_heads), like._shown[0] if like is not None and like._shown else None
+            same = other is not None and other.shape == v.shape and torch.equal(other, v.to(other.device, other.dtype))
+            self._shown = other if other is not None and same else keep.rest(v), keep.rest(shown[1])
 
     def join(self, run: Run, number: int, base: Call, *, keys: int, new: int) -> None:
         """Become a call of a run, which holds the keys (and values) of all but the last `new` tokens of its `keys`."""
@@ -205,9 +207,14 @@ class Call:
         return self._shown[0][batch : batch + 1, shared : shared + 1] if self._shown is not None else None
 
     @property
+    def held(self) -> tuple[Tensor, ...]:
+        """What is kept, by this call and those it shares it with: none once it is released."""
+        return *(self._kept or ()), *(self._shown or ())
+
+    @property
     def nbytes(self) -> int:
         """The bytes of q, k and the log-sum-exp, and of v and the output where receipts keep them."""
-        return sum(x.numel() * x.element_size() for x in (*(self._kept or ()), *(self._shown or ())))
+        return sum(x.nbytes for x in self.held)
 
     def map(self, head: int, batch: int = 0) -> AttentionMap:
         """One head's map of one text."""

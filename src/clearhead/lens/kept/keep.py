@@ -92,9 +92,9 @@ class Spilled(Keep):
     """In a memory-mapped file in `folder`; `dtype` rounds what is written, as `Half` does.
 
     The file is closed and unlinked as soon as it is mapped: however many there are, none stays open, no other process
-    can cut one short, and nothing stays in the folder, whatever ends this process. Its space is given back when the
-    call is released and the last map of it let go. Of a text that is read piece by piece, or written token by token,
-    each piece adds its own rows alone; those of a single token are appended as they ran, whatever `dtype` says.
+    can cut one short, and from then on nothing stays in the folder, whatever ends this process. Its space is given back
+    when the call is released and the last map of it let go. Of a text that is read piece by piece, or written token by
+    token, each piece adds its own rows alone; those of a single token are appended as they ran, whatever `dtype` says.
     Raises LensError where the folder cannot be written to, or the disk is full; what was begun is taken away.
     """
 

@@ -108,8 +108,10 @@ class Run:
         if last is not None and _same_spot(last.k, arrived.k) and last.k.shape == arrived.k.shape:
             return True  # both are alive, so that it is one tensor: an encoder is read once
         base = self.calls[0]
-        kept, new = base.own_tensors[1], arrived.k[:, list(base.key_heads)]
-        return kept.shape == new.shape and torch.equal(kept, new.to(kept.device, kept.dtype))
+        kept, heads = base.own_tensors[1], list(base.key_heads)
+        if kept.shape != (arrived.k.shape[0], len(heads), *arrived.k.shape[2:]):
+            return False
+        return torch.equal(kept, arrived.k[:, heads].to(kept.device, kept.dtype))
 
     def _add_mask(self, mask: Mask, place: Place, cross: bool) -> None:
         if not self._masks:

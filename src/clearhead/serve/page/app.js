@@ -56,7 +56,7 @@ async function lookAt(text, wish = {}) {
   $("main").setAttribute("aria-busy", "true");
   const look = await api.look({ text, model: state.model, ...second.said(wish, state.look) }, signal);
   if (signal.aborted) return;
-  const kind = [wish.kind, state.kind, "cross", Object.keys(look.kinds)[0]].find((kind) => look.kinds[kind]);
+  const kind = [wish.kind, state.look?.model === look.model ? state.kind : null, "cross", Object.keys(look.kinds)[0]].find((kind) => look.kinds[kind]);
   const shape = look.kinds[kind];
   const within = (n, size) => Math.min(Math.max(Number(n) || 0, 0), size - 1);
   Object.assign(state, { look, kind, query: null, key: null, links: null, pointed: null, chosen: null });
@@ -389,7 +389,7 @@ for (const box of [$("text"), $("target")]) {
 $("model").addEventListener("change", () => {
   const text = $("text").value;
   const own = state.openings[state.model]?.text === text; // nothing was typed: the other model has a text of its own
-  Object.assign(state, { model: $("model").value, kind: null });
+  state.model = $("model").value;
   second.hide(); // another model's second text and languages are not this one's
   const view = own ? state.openings[state.model] : { text };
   $("text").value = view.text;
