@@ -8,8 +8,10 @@ import json
 import os
 import platform
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
@@ -36,34 +38,74 @@ def machine() -> dict[str, object]:
     return named
 
 
+Timed = tuple[float, float]
+"""Seconds by the clock, and seconds that the processor worked (all threads, the system's share too)."""
+
+
+def timed(run: Callable[[], object]) -> Timed:
+    """What one run takes."""
+    gc.collect()
+    start, began = time.perf_counter(), time.process_time()
+    run()
+    return time.perf_counter() - start, time.process_time() - began
+
+
 def paired(ours: Callable[[], object], peer: Callable[[], object], *, pairs: int, warmup: int = 1) -> dict[str, object]:
     """Run the two in turn, `pairs` times; seconds of each, and the median of the ratios ours/peer pair by pair.
 
-    cpu_ratio is of the seconds that the processor worked for each (all threads, the system's share too): where others
-    want the machine as well, it wanders less than the clock.
+    cpu_ratio is of the seconds that the processor worked for each: where others want the machine as well, it wanders
+    less than the clock.
     """
+    return in_turn(lambda: timed(ours), lambda: timed(peer), pairs=pairs, warmup=warmup)
+
+
+def in_turn(ours: Callable[[], Timed], peer: Callable[[], Timed], *, pairs: int, warmup: int = 1) -> dict[str, object]:
+    """`paired` of two that time themselves, such as two processes (`Apart`)."""
     for _ in range(warmup):
         ours()
         peer()
-    seconds: dict[str, list[float]] = {"ours": [], "peer": []}
-    worked: dict[str, list[float]] = {"ours": [], "peer": []}
+    found: dict[str, list[Timed]] = {"ours": [], "peer": []}
     for pair in range(pairs):
         order = [("ours", ours), ("peer", peer)]
         for name, run in order if pair % 2 else order[::-1]:
-            gc.collect()
-            start, began = time.perf_counter(), time.process_time()
-            run()
-            seconds[name].append(time.perf_counter() - start)
-            worked[name].append(time.process_time() - began)
-    ratios = [a / b for a, b in zip(seconds["ours"], seconds["peer"], strict=True)]
+            found[name].append(run())
+    (ours_s, ours_cpu), (peer_s, peer_cpu) = (zip(*found[name], strict=True) for name in ("ours", "peer"))
+    ratios = [a / b for a, b in zip(ours_s, peer_s, strict=True)]
     return {
-        "ours_s": round(statistics.median(seconds["ours"]), 4),
-        "peer_s": round(statistics.median(seconds["peer"]), 4),
+        "ours_s": round(statistics.median(ours_s), 4),
+        "peer_s": round(statistics.median(peer_s), 4),
         "ratio": round(statistics.median(ratios), 4),
         "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
-        "cpu_ratio": round(statistics.median(a / b for a, b in zip(worked["ours"], worked["peer"], strict=True)), 4),
+        "cpu_ratio": round(statistics.median(a / b for a, b in zip(ours_cpu, peer_cpu, strict=True)), 4),
         "pairs": pairs,
     }
+
+
+class Apart:
+    """A process of its own that calls `answer`: it runs once whenever it is called here, and says what that took."""
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        pipe = subprocess.PIPE
+        self._process = subprocess.Popen(command, env=environment, text=True, stdin=pipe, stdout=pipe)
+
+    def __call__(self) -> Timed:
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        seconds, worked = json.loads(self._process.stdout.readline())
+        return seconds, worked
+
+    def __enter__(self) -> Apart:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.communicate()  # it ends where its input ends
+
+
+def answer(run: Callable[[], object]) -> None:
+    """Run once for each line that comes in, and say what it took; in a process that is kept `Apart`."""
+    for _ in sys.stdin:
+        print(json.dumps(timed(run)), flush=True)
 
 
 def peak_bytes(run: Callable[[], object]) -> int:

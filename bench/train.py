@@ -10,9 +10,13 @@
     memory     the peak of a step's memory of both, each in a process of its own
     gpu        124M on a GPU in bfloat16: tokens a second, and the share of the device's peak
 
-A step is: forward, loss, backward, clip, update, and the loss as a number. Both have AdamW of one rate; transformers'
-loop is as its users write it. `ours` takes the precision that `auto` chooses on this machine, and it is kept with the
-figures: where the processor has no bfloat16 of its own, that is float32.
+A step is: forward, loss, backward, clip, update, and the loss as a number. Both have AdamW of one rate, and each a
+process of its own, as its users start it, that takes its steps while the other one waits: ours keeps the memory that
+it frees, as every `clearhead train` on a CPU does (`train/memory.py`), and transformers' is a loop as people write it.
+What it would be were the same said to that process, too, in its environment, is kept as `peer_keeps_memory`.
+
+`ours` takes the precision that `auto` chooses on this machine, and it is kept with the figures: where the processor has
+no bfloat16 of its own, that is float32.
 """
 
 from __future__ import annotations
@@ -27,13 +31,14 @@ from typing import Any
 
 import torch
 
-from bench.measure import keep_part, machine, paired, peak_bytes
+from bench.measure import Apart, answer, in_turn, keep_part, machine, peak_bytes
 from clearhead.model import presets
 from clearhead.model.transformer import build
 from clearhead.train.batch import Batch
 from clearhead.train.loop import Loop, Trainer
+from clearhead.train.memory import MOST, OWN, keep_freed
 from clearhead.train.optimiser import AdamW, parts_of
-from clearhead.train.precision import choose, flops_per_token, peak_of
+from clearhead.train.precision import Precision, choose, flops_per_token, peak_of
 
 VOCAB = 65
 SIZES = {
@@ -63,18 +68,19 @@ class Always:
         return
 
 
-def trainer(size: str, device: str = "cpu", vocab: int = VOCAB) -> Trainer:
+def trainer(size: str, device: str = "cpu", vocab: int = VOCAB, precision: Precision = "auto") -> Trainer:
     """Ours, ready to take steps."""
     torch.manual_seed(0)
     sizes = SIZES[size]
     shape = {name: sizes[name] for name in ("n_layers", "n_heads", "d_model")}
     model = build(presets.gpt2(**shape, vocab_size=vocab, context=sizes["block"])).to(device)
-    return Trainer(model, Always(sizes["batch"], sizes["block"], device), Loop(steps=10**9, optimiser=AdamW()))
+    loop = Loop(steps=10**9, optimiser=AdamW(), precision=precision)
+    return Trainer(model, Always(sizes["batch"], sizes["block"], device), loop)
 
 
-def ours(size: str) -> Callable[[], object]:
+def ours(size: str, precision: Precision = "auto") -> Callable[[], object]:
     """One step of ours."""
-    return trainer(size).step
+    return trainer(size, precision=precision).step
 
 
 def theirs(size: str, dtype: torch.dtype = torch.float32) -> Callable[[], object]:
@@ -129,11 +135,19 @@ def speed(part: str, *, quick: bool) -> dict[str, object]:
     size = "baby" if part == "bfloat16" else part
     pairs, steps = PAIRS[part]
     tokens = SIZES[size]["batch"] * SIZES[size]["block"] * steps
-    peer = theirs(size, torch.bfloat16 if part == "bfloat16" else torch.float32)
-    measured = paired(times(ours(size), steps), times(peer, steps), pairs=3 if quick else pairs, warmup=2)
-    speeds = {side: round(tokens / float(str(measured[f"{side}_s"]))) for side in ("ours", "peer")}
-    faster = round(1 / float(str(measured["ratio"])), 3)
-    print(f"{part}: {faster} × as fast ({speeds['ours']:,} tokens/s in {chosen.name}, transformers {speeds['peer']:,})")
+    side = [sys.executable, "-m", "bench.train", "--side", part]
+    plain = {name: value for name, value in os.environ.items() if name not in OWN}
+    kept = {"MALLOC_MMAP_THRESHOLD_": str(MOST), "MALLOC_TRIM_THRESHOLD_": str(MOST)}
+    with Apart([*side, chosen.name], plain) as mine, Apart([*side, "peer"], plain) as peer:
+        measured = in_turn(mine, peer, pairs=3 if quick else pairs, warmup=2)
+        with Apart([*side, "peer"], plain | kept) as keeping:
+            alike = in_turn(mine, keeping, pairs=3 if quick else pairs // 2, warmup=2)
+    speeds = {name: round(tokens / float(str(measured[f"{name}_s"]))) for name in ("ours", "peer")}
+    faster, as_fast = (round(1 / float(str(found["ratio"])), 3) for found in (measured, alike))
+    print(
+        f"{part}: {faster} × as fast ({speeds['ours']:,} tokens/s in {chosen.name}, transformers {speeds['peer']:,}); "
+        f"{as_fast} × where transformers' process keeps its memory, too"
+    )
     return {
         "size": SIZES[size],
         "times_faster": faster,
@@ -142,7 +156,19 @@ def speed(part: str, *, quick: bool) -> dict[str, object]:
         "our_precision": chosen.name,
         "why": chosen.why,
         **measured,
+        "peer_keeps_memory": {"times_faster": as_fast, **alike},
     }
+
+
+def one_side(part: str, side: str) -> None:
+    """In a process apart: take steps when asked, and say how long they took. side: our precision, or `peer`."""
+    size = "baby" if part == "bfloat16" else part
+    if side == "peer":
+        step = theirs(size, torch.bfloat16 if part == "bfloat16" else torch.float32)
+    else:
+        keep_freed()
+        step = ours(size, "bfloat16" if side == "bfloat16" else "float32")
+    answer(times(step, PAIRS[part][1]))
 
 
 def step_memory(size: str, side: str) -> int:
@@ -206,7 +232,11 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", choices=["all", *PARTS], default="all")
     parser.add_argument("--quick", action="store_true", help="3 pairs of each, nothing is kept")
     parser.add_argument("--memory-of", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--side", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.side:
+        one_side(*args.side)
+        return
     if args.memory_of:
         print(step_memory(*args.memory_of))
         return

@@ -117,8 +117,8 @@ class Call:
         """Keep q, and all the keys that the call had: it goes on from no other.
 
         window: they are a window on a store that is only ever appended to: a step of one token then keeps that, which
-        all steps share, as it is, and copies none of it. like: a call that has kept the same keys; its values are shared,
-        too, where they are the same.
+        all steps share, as it is, and copies none of it. like: a call that has kept the same keys; its values
+        are shared, too, where they are the same.
         """
         (q, k, lse), shown, keep = self.own_tensors, self._shown, self._keep
         if window and q.shape[2] == 1:
