@@ -24,4 +24,5 @@ def attach(package: str, places: Mapping[str, str]) -> tuple[Callable[[str], obj
     def __dir__() -> list[str]:
         return sorted(places)
 
+    vars(sys.modules[package])["__all__"] = sorted(places)  # for `from package import *`
     return __getattr__, __dir__

@@ -139,7 +139,7 @@ def test_the_sweep_is_a_heat_table(run: Run, models: dict[str, Small]) -> None:
         (["--sweep", "--reference", "a dog"], "add --how mean"),
         (["--sweep", "--reference", "a dog", "--json"], "add --how mean"),
         (["--sweep", "--how", "mean", "--reference", ""], "the reference text is empty"),
-        (["--cut", "cat", "tired"], "nothing to cut"),
+        (["--cut", "cat", "tired"], "no head can read 'tired' from 'cat'"),
         (["--delete", " "], "no token that is read"),
         (["--cut", "it"], "--cut"),
         (["--cut", "it", "zebra"], "'zebra' is not in the text"),

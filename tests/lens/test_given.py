@@ -138,6 +138,10 @@ WRONG: dict[str, tuple[Callable[[], Any], type[Exception], str]] = {
     "true row": (lambda: m[True], OutsideError, "not by True or False"),
     "true rows": (lambda: m[torch.tensor(True)], OutsideError, "not by True or False"),
     "true head": (lambda: seen.map(0, True), OutsideError, "not by True or False"),
+    "kind": (lambda: seen.map(0, 0, 1), OutsideError, "a kind is a name, one of decoder"),
+    "no rows": (lambda: m.pool(0, 4), InputError, "0 rows cannot be had"),
+    "no columns": (lambda: m.pool(4, 0), InputError, "0 columns cannot be had"),
+    "no keys": (lambda: m.top(1, k=0), InputError, "0 keys cannot be had"),
     "limit": (lambda: find(lm, limit=0), InputError, "limit=0 reads no sentence"),
     "empty text": (lambda: find(lm, texts=["a cat", ""]), InputError, "text 1 is empty"),
     "no text": (lambda: find(lm, texts=[3]), InputError, "text 0 is of type int"),
@@ -243,3 +247,9 @@ def test_a_word_of_several_tokens_is_measured_by_its_first_and_says_so() -> None
 def test_a_module_without_attention_is_told_as_before() -> None:
     with pytest.raises(LensError, match="no attention of clearhead's"), silence(nn.Linear(2, 2), [(0, 0)]):
         pass
+
+
+def test_a_star_brings_every_name() -> None:
+    names: dict[str, Any] = {}
+    exec("from clearhead.lens import *", names)
+    assert names["Seen"] is Seen and names["write_npz"] is write_npz

@@ -58,6 +58,10 @@ def test_words_are_found_as_people_mean_them(seen: Look) -> None:
     assert seen.find("The") == [1]
     assert seen.find("didn't") == [3, 4, 5]
     assert seen.find("[SEP]") == [14] and seen.find(-1) == [14]
+    with pytest.raises(OutsideError, match="'the' is only once in the text, written exactly so"):
+        seen.find("the#2")
+    with pytest.raises(OutsideError, match="occurrences count from 1, 'the#1'"):
+        seen.find("the#0")
     for absent in ("elephant", "it#2", "the#2", 99, " "):
         with pytest.raises(OutsideError) as caught:
             seen.find(absent)

@@ -251,7 +251,7 @@ def _draw(effect: Effect, rows: list[Change], name: str, changed: list[str]) -> 
         )
     console.print(table)
     console.print()
-    console.print(Text(f"{effect.measure.words}: {effect.value:.6f}"))
+    console.print(Text(f"{effect.measure.words}: {effect.value:+.6f}"))
 
 
 def _draw_sweep(found: Sweep, name: str, text: str, how: str, top: int) -> None:

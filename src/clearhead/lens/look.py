@@ -75,7 +75,8 @@ class Look:
         return self.target_tokens, self.tokens if kind == "cross" else self.target_tokens
 
     def find(self, word: str | int, *, target: bool = False) -> list[int]:
-        """The tokens of a word: its first occurrence in the text, its n-th as `word#n`, or a token by its index.
+        """The tokens of a word: its first occurrence in the text, its n-th as `word#n` from 1, or a token by its index.
+        A word counts as it is written; only where the text never has it so, in any case.
 
         Raises OutsideError, naming the tokens there are, where the text has no such word.
         """

@@ -50,7 +50,8 @@ class Reading:
         return output
 
     def find(self, word: str | int, *, target: bool = False) -> list[int]:
-        """The tokens of a word: its first occurrence in the text, its n-th as `word#n`, or a token by its index.
+        """The tokens of a word: its first occurrence in the text, its n-th as `word#n` from 1, or a token by its index.
+        A word counts as it is written; only where the text never has it so, in any case.
 
         Raises OutsideError, naming the tokens there are, where the text has no such word, or no token that is read has
         any of it: a space between words, the last word of a decoder's target.
@@ -73,8 +74,11 @@ class Reading:
         if len(spans) < int(count) or int(count) < 1:
             if word in tokens:  # a special token, or a piece as it is shown
                 return [tokens.index(word)]
+            if spans and int(count) < 1:
+                raise OutsideError(f"{word!r} is no place in the text: occurrences count from 1, {wanted + '#1'!r}.")
             often = f"only {times(len(spans))}" if spans else "not"
-            raise OutsideError(f"{wanted!r} is {often} in the text; its tokens are: {_shown(tokens)}")
+            exactly = ", written exactly so" if wanted in text else ""
+            raise OutsideError(f"{wanted!r} is {often} in the text{exactly}; its tokens are: {_shown(tokens)}")
         start, end = spans[int(count) - 1]
         found = [i for i, (a, b) in enumerate(offsets) if a < end and b > start and b > a]
         if not found:

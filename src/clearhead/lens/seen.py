@@ -212,6 +212,8 @@ class Seen:
             if len(kinds) > 1:
                 raise LensError(f"several kinds were seen; say which: kind={' or kind='.join(map(repr, kinds))}.")
             return kinds[0]
+        if not isinstance(kind, str):
+            raise OutsideError(f"a kind is a name, one of {', '.join(kinds)}, and not of type {type(kind).__name__}.")
         if kind not in kinds:
             raise OutsideError(f"no {kind!r} attention was seen; choose one of {', '.join(kinds)}.")
         return kind

@@ -55,8 +55,8 @@ def col_spans(m: Derived, rows: range) -> Iterator[range]:
         yield range(low, min(reach.stop, low + COLS))
 
 
-def count(k: int) -> int:
+def count(k: int, what: str = "of them") -> int:
     """A number of things that were asked for: whole, and 1 or more."""
     if not isinstance(k, int) or isinstance(k, bool) or k < 1:
-        raise InputError(f"{k!r} of them cannot be had; ask for a whole number, 1 or more.")
+        raise InputError(f"{k!r} {what} cannot be had; ask for a whole number, 1 or more.")
     return k

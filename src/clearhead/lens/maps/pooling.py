@@ -82,7 +82,7 @@ def _overviews(m: Derived, height: int, width: int, how: How) -> Iterator[Overvi
 def _fitting(m: Derived, height: int, width: int, how: How) -> tuple[int, int]:
     if how not in ("max", "mean"):
         raise InputError(f"pool(how={how!r}) is not a choice; choose 'max' or 'mean'.")
-    return min(count(height), m.shape[0]), min(count(width), m.shape[1])
+    return min(count(height, "rows"), m.shape[0]), min(count(width, "columns"), m.shape[1])
 
 
 def _bands(m: Derived, height: int, width: int, how: How) -> Iterator[tuple[range, Float[Tensor, "bins width"]]]:

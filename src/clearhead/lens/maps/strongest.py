@@ -43,7 +43,7 @@ def strongest_of_rows(m: Derived, k: int, rows: range | None = None) -> TopRows:
     rows = range(m.shape[0]) if rows is None else rows
     if not isinstance(rows, range) or rows.step != 1 or (len(rows) and not 0 <= rows.start < rows.stop <= m.shape[0]):
         raise OutsideError(f"{rows} is no run of queries of {m.name}; choose from range(0, {m.shape[0]}).")
-    k = min(count(k), m.shape[1])
+    k = min(count(k, "keys"), m.shape[1])
     weights = torch.zeros(len(rows), k, dtype=m.wide, device=m.device)
     keys = torch.full((len(rows), k), -1, dtype=torch.long, device=m.device)
     for span in _cut(rows, m):

@@ -82,7 +82,9 @@ def find(
                 raise InputError(f"text {number} {what}; give texts of at least one word.")
         plain, _ = _fitting([probe(tokenizer, text) for text in words], words, longest, "text", notes)
     if not plain:
-        raise InputError("there is no text to read that fits the model; give others.")
+        raise InputError(
+            "there is no text to read that fits the model; give others, texts=[…] (--texts FILE on the command line)."
+        )
     plain = with_rare(plain)
     before, after = frame(tokenizer)
     apart = {id for one in plain for id, special in zip(one.ids, one.special, strict=True) if special}

@@ -93,8 +93,9 @@ class Cut(Experiment):
         with cut(lm.model, queries, keys, self.heads, kind=self.kind, renormalise=self.renormalise) as edges:
             yield
         if edges.readable is False:
+            who = "no head can" if self.heads is None else f"{named(self.heads)} cannot"
             raise InputError(
-                f"{named(self.heads)} cannot read {self.key!r} from {self.query!r}, so there is nothing to cut: a "
+                f"{who} read {self.key!r} from {self.query!r}, so there is nothing to cut: a "
                 "decoder reads only what came before, and a window only what is near; choose another word."
             )
 
