@@ -251,7 +251,8 @@ def _draw(effect: Effect, rows: list[Change], name: str, changed: list[str]) -> 
         )
     console.print(table)
     console.print()
-    console.print(Text(f"{effect.measure.words}: {effect.value:+.6f}"))
+    sign = "+" if effect.measure.words.startswith("change") else ""  # a distance goes neither up nor down
+    console.print(Text(f"{effect.measure.words}: {effect.value:{sign}.6f}"))
 
 
 def _draw_sweep(found: Sweep, name: str, text: str, how: str, top: int) -> None:
