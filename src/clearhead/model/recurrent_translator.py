@@ -26,7 +26,7 @@ from clearhead.model.config.checks import check_choice, check_counts, check_drop
 from clearhead.model.embedding import check_shape, check_vocabulary
 from clearhead.model.masks import KeyPadding, Mask
 from clearhead.model.recurrent import Cell, RecurrentState, State, cell_of, read_real, state_of
-from clearhead.model.rows import Ids, Real, real_tokens
+from clearhead.model.rows import Ids, Real, check_memory, real_tokens
 from clearhead.model.transformer import Output
 
 Reads = Literal["summary", "attention"]
@@ -123,7 +123,7 @@ class RecurrentTranslator(nn.Module):
             if input_ids is None:
                 raise InputError("a translator needs the source: give input_ids, or memory from encode().")
             memory = self.encode(input_ids, attention_mask=attention_mask)
-        self._check_memory(memory, decoder_input_ids.shape[0])
+        check_memory(memory, decoder_input_ids.shape[0], self.config.d_model)
         check_shape("attention_mask", attention_mask, memory.shape[:2])
         everything = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         source = attention_mask.bool() if attention_mask is not None else everything
@@ -162,14 +162,3 @@ class RecurrentTranslator(nn.Module):
         begin = torch.tanh(self.begin(summary)).unflatten(1, (self.config.n_layers, -1))
         state = begin.transpose(0, 1).contiguous()  # (layers, B, C)
         return (state, torch.zeros_like(state)) if self.config.cell == "lstm" else state
-
-    def _check_memory(self, memory: Tensor, batch: int) -> None:
-        width = self.config.d_model
-        if not isinstance(memory, Tensor) or memory.ndim != 3 or memory.shape[2] != width:
-            shape = tuple(memory.shape) if isinstance(memory, Tensor) else type(memory).__name__
-            raise InputError(f"memory is {shape}, not (batch, tokens, {width}); give what this model's encode() gave.")
-        if memory.shape[0] != batch:
-            raise InputError(
-                f"the source is a batch of {memory.shape[0]} and the target a batch of {batch}; "
-                "give one target a source."
-            )

@@ -6,7 +6,7 @@ What a call is given is looked at here, before anything is read.
 from __future__ import annotations
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clearhead.errors import InputError
@@ -129,6 +129,17 @@ def check_gaps(stack: StackConfig, real: Bool[Tensor, "B T"], documents: Ids | N
         raise InputError(
             f"text {int(gap[0])} of the batch has padding between its tokens (those in the cache are its tokens too), "
             f"and {what} would count it as distance; pad on the left."
+        )
+
+
+def check_memory(memory: Float[Tensor, "B T C"], batch: int, d_model: int) -> None:
+    """Raise InputError unless the memory is one source's vectors for each of `batch` targets, `d_model` wide."""
+    if not isinstance(memory, Tensor) or memory.ndim != 3 or memory.shape[2] != d_model:
+        shape = tuple(memory.shape) if isinstance(memory, Tensor) else type(memory).__name__
+        raise InputError(f"memory is {shape}, not (batch, tokens, {d_model}); give what this model's encode() gave.")
+    if memory.shape[0] != batch:
+        raise InputError(
+            f"the source is a batch of {memory.shape[0]} and the target a batch of {batch}; give one target a source."
         )
 
 

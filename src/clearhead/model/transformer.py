@@ -33,6 +33,7 @@ from clearhead.model.rows import (
     Real,
     check_documents,
     check_gaps,
+    check_memory,
     check_prefix,
     end_tokens,
     lengths_of,
@@ -181,7 +182,7 @@ class Decoder(Transformer):
         tokens, read and appended to; `attention_mask` then speaks of the new ids alone; a call that raises leaves it
         as it was. last_only: logits of the last position only. The rest as in `Encoder`.
         """
-        real, _ = real_tokens(input_ids, attention_mask)
+        real, padded = real_tokens(input_ids, attention_mask)
         check_documents(documents, real)
         check_prefix(prefix, input_ids.shape[0])
         check_shape("positions", positions, input_ids.shape, whole=True)
@@ -201,10 +202,10 @@ class Decoder(Transformer):
                 if self.decoder.has_outgrown(cache, positions):
                     input_ids, real, positions = cache.take_back(input_ids, real, positions)
                 offset, everyone = cache.length, cache.extend(input_ids, real, positions)
+                padded = not bool(everyone.all())
             check_gaps(self.decoder.config, everyone, documents)
             order = Prefix(prefix_columns(prefix, real)) if prefix is not None else Causal()
-            padding = None if bool(everyone.all()) else everyone
-            mask = Mask(_rules(padding, documents, order), offset=offset)
+            mask = Mask(_rules(everyone if padded else None, documents, order), offset=offset)
             hidden, states = self.decoder(
                 input_ids,
                 positions,
@@ -271,14 +272,14 @@ class EncoderDecoder(Transformer):
                 raise InputError("an encoder-decoder needs the target so far: give decoder_input_ids.")
             again = read_again(input_ids, attention_mask, start, wrapped=head.wrapped)
             decoder_input_ids, decoder_attention_mask = again
-        real, _ = real_tokens(decoder_input_ids, decoder_attention_mask)
+        real, padded = real_tokens(decoder_input_ids, decoder_attention_mask)
         _check_cache(cache, self.decoder, decoder_input_ids.shape[0])
         positions = cache.next_positions(real) if cache is not None else positions_of(real, None)
         if memory is None:
             if input_ids is None:
                 raise InputError("an encoder-decoder needs the source: give input_ids, or memory from encode().")
             memory, states = self._encode(input_ids, attention_mask, keep_hidden)
-        _check_memory(memory, decoder_input_ids.shape[0], self.config.d_model)
+        check_memory(memory, decoder_input_ids.shape[0], self.config.d_model)
         check_shape("attention_mask", attention_mask, memory.shape[:2])
         source = attention_mask.bool() if attention_mask is not None else None
         if source is not None and bool(source.all()):
@@ -290,8 +291,9 @@ class EncoderDecoder(Transformer):
                 if self.decoder.has_outgrown(cache, positions):
                     decoder_input_ids, real, positions = cache.take_back(decoder_input_ids, real, positions)
                 offset, everyone = cache.length, cache.extend(decoder_input_ids, real, positions)
+                padded = not bool(everyone.all())
             check_gaps(self.decoder.config, everyone)
-            mask = Mask(_rules(None if bool(everyone.all()) else everyone, None, Causal()), offset=offset)
+            mask = Mask(_rules(everyone if padded else None, None, Causal()), offset=offset)
             hidden, more = self.decoder(
                 decoder_input_ids,
                 positions,
@@ -375,16 +377,6 @@ def _check_cache(cache: Cache | None, stack: Stack, batch: int) -> None:
                 f"the cache has (heads, width) {layer.heads} in layer {number} and this model {heads}; "
                 "begin one with this model's new_cache()."
             )
-
-
-def _check_memory(memory: Tensor, batch: int, d_model: int) -> None:
-    if not isinstance(memory, Tensor) or memory.ndim != 3 or memory.shape[2] != d_model:
-        shape = tuple(memory.shape) if isinstance(memory, Tensor) else type(memory).__name__
-        raise InputError(f"memory is {shape}, not (batch, tokens, {d_model}); give what this model's encode() gave.")
-    if memory.shape[0] != batch:
-        raise InputError(
-            f"the source is a batch of {memory.shape[0]} and the target a batch of {batch}; give one target a source."
-        )
 
 
 def _rules(real: Tensor | None, documents: Tensor | None, order: Rule | None) -> tuple[Rule, ...]:

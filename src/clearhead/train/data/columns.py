@@ -45,7 +45,8 @@ class JsonLines(Lines):
 class Table(Files):
     """CSV, or TSV: a row a line. columns: their names, where the files have no line of names. separator: `,` or a tab
     by the file's name unless given. quotes: cells in double quotes may hold separators and line ends; a tab-separated
-    file has none unless told. Every cell is a text: nothing is guessed to be a number, a date or missing."""
+    file has none unless told. Every cell is a text: nothing is guessed to be a number, a date or missing. A quoted
+    cell may go on over lines, so a file is read as one piece."""
 
     columns: tuple[str, ...] | None = None
     separator: str | None = None
@@ -58,15 +59,6 @@ class Table(Files):
         super().__post_init__()
         if self.separator is not None and len(self.separator) != 1:
             raise ConfigError(f"separator={self.separator!r} should be one character, such as ',' or a tab.")
-
-    def open(self) -> Table:
-        """Nothing to make ready but to look for the files."""
-        self.files()
-        return self
-
-    def pieces(self) -> list[Piece]:
-        """A file a piece: a quoted cell may go on over lines."""
-        return [Piece(str(path), 0, -1, path.stat().st_size) for path in self.files()]
 
     def read(self, piece: Piece) -> Iterator[Found | Skipped]:
         """A row for each line; raises TrainingError where it has more or fewer cells than there are columns."""
@@ -146,15 +138,6 @@ class Conll(Files):
 
     _may_cut = False
     _suffixes = (".conll", ".bio", ".iob", ".iob2", ".txt")
-
-    def open(self) -> Conll:
-        """Nothing to make ready but to look for the files."""
-        self.files()
-        return self
-
-    def pieces(self) -> list[Piece]:
-        """A file a piece: sentences have no bounds that show at a byte."""
-        return [Piece(str(path), 0, -1, path.stat().st_size) for path in self.files()]
 
     def read(self, piece: Piece) -> Iterator[Found | Skipped]:
         """A row for each sentence."""

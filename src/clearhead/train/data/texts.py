@@ -6,6 +6,7 @@ and without a copy of the data on disk.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from itertools import islice, pairwise
@@ -24,7 +25,7 @@ LINES = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Files:
+class Files(ABC):
     """What readers of files share. paths: files, folders (searched for the usual endings) or patterns such as `*.txt`;
     `.gz`, `.xz` and `.bz2` are unpacked. longest: bytes of a line; too_long: what becomes of a longer one."""
 
@@ -49,6 +50,19 @@ class Files:
         """The files, in their order."""
         return files.find(self.paths, self._suffixes)
 
+    def open(self) -> Files:
+        """Nothing to make ready but to look for the files."""
+        self.files()
+        return self
+
+    def pieces(self) -> list[Piece]:
+        """A file a piece, where nothing shows at a byte that a row begins there."""
+        return [Piece(str(path), 0, -1, path.stat().st_size) for path in self.files()]
+
+    @abstractmethod
+    def read(self, piece: Piece) -> Iterator[Found | Skipped]:
+        """The rows of one piece. Raises TrainingError for what is not as it should be."""
+
     def identity(self) -> Mapping[str, Any]:
         """The choice as plain data, without the paths: a moved file is the same data."""
         return {"kind": type(self).__name__, **{key: value for key, value in asdict(self).items() if key != "paths"}}
@@ -72,11 +86,6 @@ class Files:
 class TextFiles(Files):
     """Each file is one document: a book, a play. One of more than 8 MiB is read in parts, which are cut where a line
     ends and joined again as ids."""
-
-    def open(self) -> TextFiles:
-        """Nothing to make ready but to look for the files."""
-        self.files()
-        return self
 
     def pieces(self) -> list[Piece]:
         """Ranges of about 8 MiB."""
@@ -107,11 +116,6 @@ class TextFiles(Files):
 @dataclass(frozen=True, kw_only=True)
 class Lines(Files):
     """What readers of lines share: pieces of bytes, and a row for each line."""
-
-    def open(self) -> Lines:
-        """Nothing to make ready but to look for the files."""
-        self.files()
-        return self
 
     def pieces(self) -> list[Piece]:
         """Ranges of 8 MiB; a line belongs to the range in which it begins."""
