@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -351,3 +352,29 @@ def test_a_generation_that_would_be_compiled_is_not() -> None:
     with watch(model):
         assert model.generation_config.disable_compile is True
     assert model.generation_config.disable_compile is before
+
+
+@pytest.mark.parametrize("which", BOTH)
+def test_one_watch_for_two_blocks(which: str) -> None:
+    """Each block has a `seen` of its own; a model is still not watched twice at one time."""
+    model = BOTH[which]()
+    watching = watch(model, layers=[1])
+    seen = []
+    for _ in range(2):
+        with torch.no_grad(), watching as one:
+            model(IDS)
+        seen.append(one)
+    assert seen[0] is not seen[1] and [each.n_calls(layer=1) for each in seen] == [1, 1]
+    torch.testing.assert_close(seen[0].map(1, 0)[:], seen[1].map(1, 0)[:], rtol=0, atol=0)
+    with watching, pytest.raises(LensError, match="being watched already"), watching:
+        pass
+    with torch.no_grad(), watching as again:  # what was refused left nothing behind
+        model(IDS)
+    assert again.n_calls(layer=1) == 1 and untouched(model)
+
+
+@pytest.mark.parametrize("what", ["minilm", None])
+def test_no_model_is_refused_at_the_call(what: Any) -> None:
+    with pytest.raises(NotWatchableError) as refused:
+        inspect.unwrap(watch)(what)  # the tests check types as they run; a user's process does not
+    assert f"{type(what).__name__} is no module that runs" in one_line(refused.value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +25,6 @@ from clearhead.model.attention import Attention
 from clearhead.model.kernels import Kernel, Scoring, as_run, blockwise, equation, fused, fused_with_lse, kernel_name
 
 
-@contextmanager
 def watch(
     model: nn.Module,
     *,
@@ -32,19 +32,41 @@ def watch(
     heads: Iterable[int] | None = None,
     keep: Keep = AS_RUN,
     receipts: bool = False,
-) -> Iterator[Seen]:
+) -> AbstractContextManager[Seen]:
     """Watch a model's attention: `with watch(model) as seen: model(ids)`, then `seen.map(layer, head)`.
 
     model: one of ours, or a transformers model. layers, heads: keep only these, counted from 0; all by default.
     keep: where q and k live, AsRun(), Half() or Spilled(folder). receipts: keep v and the kernel's output too, so that
     `verify` can hold A·V to what it gave.
     Outputs do not change; the extra memory is q, k and one number per query and head. The model is put back as it was
-    when the block ends, also by an exception. Raises NotWatchableError for a model that cannot be watched.
+    when the block ends, also by an exception. What it gives may be used for many blocks, each with a `seen` of its own.
+    Raises NotWatchableError for what is no model; and, where the block begins, for a model that cannot be watched.
     """
     if not isinstance(model, nn.Module):
         way = "watch its .model" if isinstance(getattr(model, "model", None), nn.Module) else "give a torch module"
         raise NotWatchableError(f"{type(model).__name__} is no module that runs; {way}.")
-    choice = Choice.of(layers, heads, keep, receipts)
+    return _Watch(model, Choice.of(layers, heads, keep, receipts))
+
+
+class _Watch:
+    """What `with` begins and ends: each block a watching of its own."""
+
+    def __init__(self, model: nn.Module, choice: Choice) -> None:
+        self.model, self.choice = model, choice
+        self.blocks: list[AbstractContextManager[Seen]] = []
+
+    def __enter__(self) -> Seen:
+        block = _watched(self.model, self.choice)
+        seen = block.__enter__()
+        self.blocks.append(block)
+        return seen
+
+    def __exit__(self, *how: Any) -> bool | None:
+        return self.blocks.pop().__exit__(*how)
+
+
+@contextmanager
+def _watched(model: nn.Module, choice: Choice) -> Iterator[Seen]:
     seen = Seen()
     modules = {module: name for name, module in model.named_modules()}  # one walk: a look at a short text is short, too
     _refuse_what_is_compiled(model, modules)
