@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 
+from clearhead.api import sources
 from clearhead.api.recipe import (
     GPT2,
     Bert,
@@ -24,10 +24,11 @@ from clearhead.api.recipe import (
 from clearhead.api.recipe import (
     RecurrentTranslator as TranslatorShape,
 )
+from clearhead.checkpoint.finding import find
 from clearhead.checkpoint.planned import examine
 from clearhead.checkpoint.pretrained import Pretrained
 from clearhead.checkpoint.pretrained import load as load_pretrained
-from clearhead.errors import ClearheadError, ConfigError
+from clearhead.errors import ConfigError
 from clearhead.model import presets
 from clearhead.model.config import (
     AttentionConfig,
@@ -47,7 +48,6 @@ from clearhead.model.recurrent_translator import RecurrentTranslator, RecurrentT
 from clearhead.model.transformer import Decoder, Encoder, EncoderDecoder, build
 from clearhead.text.tokenizer import Tokenizer
 from clearhead.train.data.encoders import Labelled, Scored, Tagged
-from clearhead.train.data.rows import Found
 from clearhead.train.data.tables import Dataset
 from clearhead.train.objectives.classification import SequenceClassification, TokenClassification
 from clearhead.train.objectives.common import Vocabulary
@@ -138,11 +138,6 @@ def _head(recipe: Recipe, config: ModelConfig) -> Head | None:
             return SequenceHead(labels=("score",), pooling=pooling)
         case TokenClassification(), Tagged(labels=labels):
             return TokenHead(labels=labels)
-        case ((SequenceClassification() | TokenClassification()), encoder):
-            raise ConfigError(
-                f"data.encoder of kind {type(encoder).__name__!r} has no labels for this objective; "
-                "choose 'labelled', 'scored' or 'tagged'."
-            )
         case MaskedLanguageModel(), _:
             return None if isinstance(recipe.model, Checkpoint) else MaskedHead()
     return None
@@ -159,7 +154,7 @@ def _tokenizer(choice: NewTokenizer | KnownTokenizer, data: Data) -> Tokenizer:
         folder = Path(choice.name).expanduser()
         if folder.exists():
             return Tokenizer.load(folder)
-        found = load_pretrained(choice.name).tokenizer
+        found = find(choice.name).tokenizer()
         if found is None:
             raise ConfigError(f"{choice.name} has no tokenizer.")
         return found
@@ -169,20 +164,11 @@ def _tokenizer(choice: NewTokenizer | KnownTokenizer, data: Data) -> Tokenizer:
             "it first, and give tokenizer.kind = 'known-tokenizer' with its name."
         )
     return Tokenizer.train(
-        _texts(data), kind=choice.learn, vocab_size=choice.vocab_size, special_tokens=choice.special or None
+        sources.texts(data.source, data.encoder),
+        kind=choice.learn,
+        vocab_size=choice.vocab_size,
+        special_tokens=choice.special or None,
     )
-
-
-def _texts(data: Data) -> Iterator[str]:
-    """What the model will read, in the order of the data."""
-    reader = data.source.open()
-    for piece in reader.pieces():
-        for found in reader.read(piece):
-            if isinstance(found, Found):
-                try:
-                    yield from data.encoder.texts(found.row)
-                except ClearheadError as error:
-                    raise found.refused(error) from error
 
 
 def _start(tokenizer: Tokenizer) -> int | None:

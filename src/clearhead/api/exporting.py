@@ -12,9 +12,8 @@ from pathlib import Path
 
 from torch import nn
 
+from clearhead.api import resuming
 from clearhead.api.building import built
-from clearhead.api.resuming import step_of
-from clearhead.api.training import read_recipe
 from clearhead.checkpoint.pretrained import Pretrained, export
 from clearhead.errors import CheckpointError, TrainingError
 from clearhead.text.tokenizer import Tokenizer
@@ -31,7 +30,7 @@ def export_run(
     say: is told of checkpoints that are passed over. Raises TrainingError where there is none that is whole, the
     model has no such layout, or not all of its weights are numbers; what building the model and `export` raise.
     """
-    recipe = read_recipe(run / "run.json", [])
+    recipe = resuming.recipe_of(resuming.record(run))
     parts = built(recipe, Tokenizer.load(run / "tokenizer"))
     newest = state.newest(run, say)
     if newest is None:
@@ -61,4 +60,4 @@ def fill(model: nn.Module, checkpoint: Path) -> int:
         model.load_state_dict(state.weights(checkpoint), assign=True)
     except RuntimeError as error:
         raise CheckpointError(f"{checkpoint} is of another model: {str(error).splitlines()[-1].strip()}") from None
-    return step_of(checkpoint)
+    return resuming.step_of(checkpoint)

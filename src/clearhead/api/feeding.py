@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int
@@ -21,12 +21,11 @@ from clearhead.api.recipe import Data, Recipe, Streaming
 from clearhead.api.recipe import Source as AnySource
 from clearhead.errors import ConfigError, TrainingError
 from clearhead.model.config import ModelConfig
-from clearhead.model.recurrent import RecurrentLanguageModel
 from clearhead.train.batch import Batch
 from clearhead.train.data.as_given import AsGiven
 from clearhead.train.data.cache import Cache
 from clearhead.train.data.order import ByLength, Drawn, Order, Shuffled
-from clearhead.train.data.packing import Blocks, Documents, Fields, Fitted, Rows, Windows, packed
+from clearhead.train.data.packing import Documents, Fields, Rows, Windows, packed
 from clearhead.train.data.prepare import prepared
 from clearhead.train.data.stream import Stream
 from clearhead.train.distributed import Processes
@@ -34,7 +33,6 @@ from clearhead.train.feed import Ahead, Feed, StreamFeed, once
 from clearhead.train.objectives.common import Chance, Vocabulary
 from clearhead.train.objectives.infilling import TextInfilling
 from clearhead.train.objectives.spans import SpanCorruption
-from clearhead.train.recipe import spelled
 
 
 class Stretch:
@@ -89,14 +87,8 @@ class Batches:
 def batches(recipe: Recipe, parts: Built, processes: Processes, *, quiet: bool = False) -> Batches:
     """The batches of a recipe; the data is tokenised first, where it was not before.
 
-    Raises ConfigError for settings that do not go together, by the recipe's names; what the data raises.
+    Raises what the data raises.
     """
-    check_together(recipe)
-    if isinstance(parts.model, RecurrentLanguageModel) and isinstance(recipe.data.packing, Blocks | Fitted):
-        raise ConfigError(
-            f"data.packing of kind {spelled(type(recipe.data.packing))!r} keeps texts apart that share a row, and a "
-            "recurrent model reads a row as one text; choose 'windows' or 'documents'."
-        )
     data, learn, vocabulary = recipe.data, recipe.objective, parts.vocabulary
     shared = {"seed": recipe.loop.seed, "parts": recipe.parts, "rank": processes.rank, "world": processes.size}
 
@@ -119,33 +111,6 @@ def batches(recipe: Recipe, parts: Built, processes: Processes, *, quiet: bool =
         given = AsGiven(data.source, data.encoder, cache, held_out) if len(held_out) else None
     feed = Ahead(Feed(rows, order_of(rows, recipe), learn, vocabulary, **shared), until=recipe.loop.steps)
     return Batches(feed, _validation(held_out, recipe, vocabulary), held_out, len(rows), cache.fingerprint, given)
-
-
-def check_together(recipe: Recipe) -> None:
-    """Raise ConfigError for settings of the data that do not go together."""
-    data = recipe.data
-    documents = isinstance(data.packing, Documents)
-    if (data.by_length or recipe.batch_tokens is not None) and not documents:
-        name = "data.by_length" if data.by_length else "batch_tokens"
-        raise ConfigError(f"{name} is for rows that are documents; packed rows are all of one length.")
-    if data.streaming is None:
-        return
-    if not isinstance(data.packing, Documents | Blocks):
-        raise ConfigError(
-            f"data.packing of kind {spelled(type(data.packing))!r} needs all of the data, and data.stream reads it as "
-            "it comes; choose 'blocks' or 'documents'."
-        )
-    for name, asked in (("data.by_length", data.by_length), ("batch_tokens", recipe.batch_tokens is not None)):
-        if asked:
-            raise ConfigError(f"{name} needs the lengths of all rows, and data.stream reads them as they come.")
-    usual = next(each.default for each in fields(Data) if each.name == "held_out")
-    if data.held_out not in (0, usual):
-        raise ConfigError("data.held_out is a share of the data, and data.stream has no end; give data.validation.")
-    if data.validation is None and recipe.evaluation.batches:
-        raise ConfigError(
-            "data.stream needs data.validation: a stream has no last rows to hold out. Name some data to evaluate on, "
-            "or give evaluation.batches = 0."
-        )
 
 
 # ── where rows come from ─────────────────────────────────────────────────────────────────────────────────────────────

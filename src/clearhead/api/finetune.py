@@ -18,7 +18,7 @@ from torch import nn
 
 from clearhead.api import Loaded, load, sources
 from clearhead.api.evaluate import task_of_head
-from clearhead.api.feeding import check_together, divided, order_of
+from clearhead.api.feeding import divided, order_of
 from clearhead.api.fitting import check
 from clearhead.api.recipe import Data, Recipe
 from clearhead.api.sources import Reading, Table
@@ -30,7 +30,7 @@ from clearhead.model.block import Block
 from clearhead.model.config import ModelConfig
 from clearhead.text import Tokenizer
 from clearhead.train import recipe as recipes
-from clearhead.train.data.encoders import text_of, value_of
+from clearhead.train.data.encoders import Translation, value_of
 from clearhead.train.data.order import ByLength
 from clearhead.train.data.packing import Rows, Windows, packed
 from clearhead.train.data.prepare import prepared
@@ -136,7 +136,8 @@ def recipe_for(
         encoder["longest"] = min(config.context, LONGEST)
         part["by_length"] = True
     elif chosen == "sequence-to-sequence":
-        rows = _counted(read, encoder)
+        sides = Translation(**{key: value for key, value in encoder.items() if key != "kind"})
+        rows = sum(1 for _ in sources.texts(read.source, sides)) // 2
         encoder["longest"] = min(config.context, LONGEST)
         part["by_length"] = True
     else:
@@ -153,7 +154,6 @@ def recipe_for(
     asked = recipes.with_changes(tables, changes)
     begun = _with_steps(1, tables, asked, changes, lora)
     check(begun)
-    check_together(begun)
     tokenised = None
     if not rows or begun.batch_tokens is not None:  # how many batches there are hangs on how long each row is
         tokenised = _tokenised(examined.source.tokenizer(), begun, str(model))
@@ -286,17 +286,6 @@ def _order(label: str) -> tuple[int, float, str, str]:
         return 1, float(label), "", ""
     kind, _, name = label.partition("-") if label[:2] in ("B-", "I-", "E-", "S-", "L-", "U-") else ("", "", label)
     return 2, 0.0, name, kind
-
-
-def _counted(data: Data, encoder: Table) -> int:
-    """How many rows there are. Raises TrainingError for one without its two texts."""
-    rows = 0
-    for found in sources.rows(data.source):
-        row = found.row if "nested" not in encoder else found.row[encoder["nested"]]
-        text_of(row, encoder["source"])
-        text_of(row, encoder["target"])
-        rows += 1
-    return rows
 
 
 def _companions(model: nn.Module, task: str) -> Table:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from clearhead.api.recipe import (
     GPT2,
     Bert,
     Checkpoint,
+    Data,
     Llama,
     NewTokenizer,
     Recipe,
@@ -32,7 +33,7 @@ from clearhead.text.special import SPELLINGS
 from clearhead.text.train import asked_specials
 from clearhead.train.data import files
 from clearhead.train.data.encoders import Chat, Labelled, Scored, Tagged, Text, Translation
-from clearhead.train.data.packing import Documents
+from clearhead.train.data.packing import Blocks, Documents, Fitted
 from clearhead.train.data.readers import ParallelLines
 from clearhead.train.objectives.causal import CausalLanguageModel
 from clearhead.train.objectives.classification import SequenceClassification, TokenClassification
@@ -45,8 +46,9 @@ from clearhead.train.recipe import spelled
 
 @dataclass(frozen=True)
 class Needs:
-    """What an objective asks for. models: the new ones that can learn it; heads: of a checkpoint, by architecture;
-    encoders: who makes its rows; whole: each row is a document; roles: the special tokens it cannot do without."""
+    """What an objective asks for. models: the new ones that can learn it; architectures, head: a checkpoint's kind, and
+    the head that it must have; encoders: who makes its rows; whole: each row is a document; roles: the special tokens
+    it cannot do without."""
 
     models: tuple[type, ...]
     architectures: tuple[str, ...]
@@ -84,6 +86,7 @@ def check(recipe: Recipe) -> None:
                 f"{_kind(recipe, 'objective')} needs a sentinel for each span and one more; name them in "
                 "tokenizer.special: '<extra_id_0>', '<extra_id_1>', … as many as a text has spans."
             )
+    _check_feeding(recipe)
     check_files(recipe)
 
 
@@ -148,6 +151,38 @@ def _check_new_model(recipe: Recipe) -> None:
         length = getattr(recipe.data.packing, "length", None)
         context = recipe.model.context or length or CONTEXT
         _check_length(recipe, context, f"model.context={context}" + ("" if recipe.model.context else " (its default)"))
+
+
+def _check_feeding(recipe: Recipe) -> None:
+    """Raise ConfigError where rows cannot be put into batches, or read as they come, as the data's settings say."""
+    data = recipe.data
+    if isinstance(recipe.model, Recurrent) and isinstance(data.packing, Blocks | Fitted):
+        raise ConfigError(
+            f"data.packing of kind {spelled(type(data.packing))!r} keeps texts apart that share a row, and a "
+            "recurrent model reads a row as one text; choose 'windows' or 'documents'."
+        )
+    documents = isinstance(data.packing, Documents)
+    if (data.by_length or recipe.batch_tokens is not None) and not documents:
+        name = "data.by_length" if data.by_length else "batch_tokens"
+        raise ConfigError(f"{name} is for rows that are documents; packed rows are all of one length.")
+    if data.streaming is None:
+        return
+    if not isinstance(data.packing, Documents | Blocks):
+        raise ConfigError(
+            f"data.packing of kind {spelled(type(data.packing))!r} needs all of the data, and data.stream reads it as "
+            "it comes; choose 'blocks' or 'documents'."
+        )
+    for name, asked in (("data.by_length", data.by_length), ("batch_tokens", recipe.batch_tokens is not None)):
+        if asked:
+            raise ConfigError(f"{name} needs the lengths of all rows, and data.stream reads them as they come.")
+    usual = next(each.default for each in fields(Data) if each.name == "held_out")
+    if data.held_out not in (0, usual):
+        raise ConfigError("data.held_out is a share of the data, and data.stream has no end; give data.validation.")
+    if data.validation is None and recipe.evaluation.batches:
+        raise ConfigError(
+            "data.stream needs data.validation: a stream has no last rows to hold out. Name some data to evaluate on, "
+            "or give evaluation.batches = 0."
+        )
 
 
 def _check_length(recipe: Recipe, context: int, reach: str) -> None:

@@ -5,22 +5,19 @@ Nothing in the run's folder is touched, so it may be still training, and what it
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from clearhead.api import resuming
 from clearhead.api.building import built
 from clearhead.api.exporting import fill
 from clearhead.api.feeding import batches
 from clearhead.api.measuring import Evaluated
-from clearhead.api.scoring import Subject, measures
-from clearhead.api.training import read_recipe
+from clearhead.api.scoring import Subject, held_out, measures
 from clearhead.errors import InputError, TrainingError
 from clearhead.text import Tokenizer
 from clearhead.train import state
 from clearhead.train.adapters import adapt
 from clearhead.train.distributed import Processes
-from clearhead.train.feed import once
-from clearhead.train.objectives.causal import CausalLanguageModel
 from clearhead.train.precision import choose
 from clearhead.train.recipe import spelled
 
@@ -31,7 +28,8 @@ def evaluate_run(folder: Path) -> Evaluated:
         raise InputError(
             f"{folder} is no run's folder (it has no run.json), and no data was given; name files to evaluate on."
         )
-    recipe = read_recipe(folder / "run.json", [])
+    told = resuming.record(folder)
+    recipe = resuming.recipe_of(told)
     flaws: list[str] = []
     newest = state.newest(folder, flaws.append)
     if newest is None:
@@ -44,7 +42,6 @@ def evaluate_run(folder: Path) -> Evaluated:
     data = batches(recipe, parts, processes)
     step = fill(parts.model, newest)
     notes = flaws
-    told = json.loads((folder / "run.json").read_text("utf-8"))
     if told.get("data", {}).get("fingerprint") not in (None, data.fingerprint):
         notes.append("the data is not what it was when the run began: its files, or how they are read, have changed")
     if not len(data.held_out):
@@ -58,11 +55,8 @@ def evaluate_run(folder: Path) -> Evaluated:
         device=device,
         precision=choose(recipe.loop.precision, device),
     )
-    if isinstance(recipe.objective, CausalLanguageModel):
-        rows, n = data.validation, sum(len(batch.labels) for batch in data.validation)
-    else:
-        rows = list(once(data.held_out, recipe.objective, parts.vocabulary, batch=max(recipe.batch, 32)))
-        n = len(data.held_out)
+    rows = list(held_out(recipe, data, parts.vocabulary))
+    n = sum(len(batch.labels) for batch in rows)
     return Evaluated(
         model=str(folder),
         task=spelled(type(recipe.objective)),

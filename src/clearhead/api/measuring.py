@@ -12,13 +12,14 @@ import numpy as np
 import torch
 
 from clearhead.api import Loaded, sources
-from clearhead.api.perplexity import check_stride, measure
+from clearhead.api.perplexity import check_stride, frame, measure
 from clearhead.api.recipe import Data
 from clearhead.api.scoring import Subject, measures, texts_scores
 from clearhead.api.sources import Task
 from clearhead.api.write import Languages, settings_of
-from clearhead.errors import ClearheadError, ContextError, InputError, TrainingError
+from clearhead.errors import ClearheadError, ContextError, InputError
 from clearhead.generate.settings import settled
+from clearhead.lens.counting import counted
 from clearhead.model.transformer import Decoder
 from clearhead.text import Tokenizer
 from clearhead.train.batch import Batch
@@ -76,19 +77,19 @@ def causal(lm: Loaded, data: Data, stride: int | None, context: int | None) -> E
     column = getattr(data.encoder, "column", "text")
     scores, n = measure(lm.model, lm.tokenizer, sources.rows(data.source), column=column, context=width, stride=step)
     read = (
-        f"{n.bytes:,} bytes, {n.tokens:,} tokens of {_many(n.documents, 'document')}, in "
-        f"{_many(n.windows, 'window')} of {width:,} tokens, a new one every {step:,}: each token is scored once, with "
-        f"{width - step:,} or more before it where its document has them"
+        f"{n.bytes:,} bytes, {n.tokens:,} tokens of {counted(n.documents, 'document')}, in "
+        f"{counted(n.windows, 'window')} of {width:,} tokens, a new one every {step:,}: each token is scored once, "
+        f"with {width - step:,} or more before it where its document has them"
     )
     notes = []
     if n.short:
-        notes.append(f"{_many(n.short, 'document')} of fewer than two tokens left out")
+        notes.append(f"{counted(n.short, 'document')} of fewer than two tokens left out")
     if n.unknown:
         notes.append(f"{n.unknown:,} tokens are unknown to the tokenizer: they are easier to say than the text is")
     if n.lossy:
         notes.append(
-            f"the tokenizer does not give back {n.lossy:,} of {_many(n.documents, 'document')} to the letter; bits per "
-            "byte are of the text as it was"
+            f"the tokenizer does not give back {n.lossy:,} of {counted(n.documents, 'document')} to the letter; bits "
+            "per byte are of the text as it was"
         )
     facts = {
         "documents": n.documents,
@@ -109,9 +110,6 @@ def written(lm: Loaded, data: Data, num_beams: int | None) -> Evaluated:
     what these cost to say, teacher forced."""
     encoder = data.encoder
     assert isinstance(encoder, Translation)
-    languages = {
-        name: getattr(encoder, name) for name in ("source_language", "target_language") if getattr(encoder, name)
-    }
     heard, right = [], []
     most = lm.config.context if any(stack.bounded for stack in lm.config.stacks) else None
     for found in sources.rows(data.source):
@@ -132,7 +130,13 @@ def written(lm: Loaded, data: Data, num_beams: int | None) -> Evaluated:
         if own.max_new_tokens is None and own.max_length is None:
             longest = max(len(lm.tokenizer.encode(heard[n])) for n in part)
             changes["max_new_tokens"] = min(lm.config.context - 1, 2 * longest + 20)
-        for n, text in zip(part, lm.generate([heard[n] for n in part], **languages, **changes), strict=True):
+        texts = lm.generate(
+            [heard[n] for n in part],
+            source_language=encoder.source_language,
+            target_language=encoder.target_language,
+            **changes,
+        )
+        for n, text in zip(part, texts, strict=True):
             said[n] = text
     how = f"beam {own.num_beams}" if own.num_beams > 1 else "greedy"
     costs, notes = _costs(lm, data.source, encoder, sum(len(text.encode()) for text in right))
@@ -140,7 +144,7 @@ def written(lm: Loaded, data: Data, num_beams: int | None) -> Evaluated:
         model=lm.name,
         task="sequence-to-sequence",
         scores=(*texts_scores(said, right, how), *costs),
-        read=f"{_many(len(heard), 'text')}, written {how}, against one reference each",
+        read=f"{counted(len(heard), 'text')}, written {how}, against one reference each",
         facts={"rows": len(heard), "num_beams": own.num_beams},
         notes=tuple(notes),
     )
@@ -195,7 +199,7 @@ def batched(lm: Loaded, data: Data, task: Task) -> Evaluated:
         model=lm.name,
         task=task,
         scores=tuple(measures(subject, _batches([rows[n] for n in order], objective, vocabulary))),
-        read=f"{_many(len(rows), 'row')}, {tokens:,} tokens{how}",
+        read=f"{counted(len(rows), 'row')}, {tokens:,} tokens{how}",
         facts={"rows": len(rows), "tokens": tokens},
         notes=tuple(f"{number:,} {what}" for what, number in notes.items()),
     )
@@ -219,9 +223,7 @@ def _encoded(
 
 def _cut(lm: Loaded, found: Iterator[Found], column: str) -> Iterator[Row]:
     """Texts in stretches that the model can read, each with the tokens that it is used to around it."""
-    frame = lm.tokenizer.encode("a")
-    inside = [place for place, side in enumerate(frame.sequences) if side is not None]
-    before, after = frame.ids[: inside[0]], frame.ids[inside[-1] + 1 :]
+    before, after = frame(lm.tokenizer)
     room = lm.config.context - len(before) - len(after)
     for one in found:
         with _placed(one):
@@ -241,8 +243,4 @@ class _placed:
 
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         if isinstance(error, ClearheadError):
-            raise TrainingError(f"{self._found.where()}: {error}") from error
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
+            raise self._found.refused(error) from error

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import NamedTuple
 
 import torch
@@ -118,7 +117,7 @@ class Document(NamedTuple):
 def _documents(found: Iterable[Found], tokenizer: Tokenizer, column: str) -> Iterator[Document]:
     """The documents. What the tokenizer puts before a text (`<s>`) is the first id, which is read and never scored;
     else it is the text's own. What it puts after a text is left out. A long document comes in rows that are joined."""
-    before = _put_before(tokenizer)
+    before, _ = frame(tokenizer)
     ids, size, lossy = list(before), 0, False
     for one in found:
         text = text_of(one.row, column)
@@ -131,10 +130,13 @@ def _documents(found: Iterable[Found], tokenizer: Tokenizer, column: str) -> Ite
             ids, size, lossy = list(before), 0, False
 
 
-def _put_before(tokenizer: Tokenizer) -> list[int]:
+def frame(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """What the tokenizer puts before a text, and after it."""
     encoding = tokenizer.encode("a")
-    added = takewhile(lambda place: encoding.sequences[place] is None, range(len(encoding)))
-    return [encoding.ids[place] for place in added]
+    own = [place for place, side in enumerate(encoding.sequences) if side is not None]
+    if not own:
+        return list(encoding.ids), []
+    return encoding.ids[: own[0]], encoding.ids[own[-1] + 1 :]
 
 
 def _bytes_of_first(tokenizer: Tokenizer, text: str) -> int:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from clearhead.errors import ConfigError
+from clearhead.model.config import AttentionConfig
 from clearhead.model.config.checks import brief, check_counts, check_dropout
 from clearhead.text.train import Kind
 from clearhead.train.adapters import Frozen, Full, LoRA
@@ -237,13 +238,7 @@ def _check_shape(shape: object) -> None:
         check_counts(shape, "context", at_least=2)
     if hasattr(shape, "dropout"):
         check_dropout(shape, "dropout")
-    heads, width = getattr(shape, "n_heads", 1), getattr(shape, "d_model", 1)
-    if width % heads:
-        nearest = max(1, round(width / heads)) * heads
-        raise ConfigError(
-            f"d_model={width} does not divide into n_heads={heads} equal heads; "
-            f"choose a multiple of {heads}, e.g. {nearest}."
-        )
+    AttentionConfig(n_heads=getattr(shape, "n_heads", 1)).head_width(getattr(shape, "d_model", 1))
 
 
 Model = GPT2 | Llama | Bert | Vaswani | Recurrent | RecurrentTranslator | Checkpoint

@@ -14,7 +14,6 @@ it was evaluated on. `api/evaluate.py` takes them of any model and any data.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -55,6 +54,8 @@ from clearhead.train.objectives.translation import SequenceToSequence
 from clearhead.train.precision import Chosen
 
 if TYPE_CHECKING:
+    from clearhead.api.feeding import Batches
+    from clearhead.api.recipe import Recipe
     from clearhead.api.training import Run
 
 
@@ -75,27 +76,30 @@ class Subject:
     precision: Chosen
 
 
-def scores(run: Run, *, beams: int = 5, most: int | None = None) -> list[Score]:
-    """A run's measures over its held-out rows (or the first `most` batches of them); nothing where there are none.
+def scores(run: Run) -> list[Score]:
+    """A run's measures over its held-out rows; nothing where there are none.
 
     Raises MissingDependencyError where a measure's library is not installed, TrainingError where a text's files are no
     longer what they were.
     """
-    recipe, held_out = run.recipe, run.batches.held_out
-    if not len(held_out):
+    if not len(run.batches.held_out):
         return []
     subject = Subject(
         model=run.built.model,
         tokenizer=run.built.tokenizer,
         vocabulary=run.built.vocabulary,
-        objective=recipe.objective,
+        objective=run.recipe.objective,
         device=run.trainer.device,
         precision=run.trainer.precision,
     )
+    return measures(subject, held_out(run.recipe, run.batches, subject.vocabulary), given=run.batches.given)
+
+
+def held_out(recipe: Recipe, data: Batches, vocabulary: Vocabulary) -> Iterable[Batch]:
+    """What a run is measured on: all rows that were held out, of a language model those that it was evaluated on."""
     if isinstance(recipe.objective, CausalLanguageModel):
-        return measures(subject, run.batches.validation, given=run.batches.given)
-    rows = once(held_out, recipe.objective, run.built.vocabulary, batch=max(recipe.batch, 32), most=most)
-    return measures(subject, rows, beams=beams, given=run.batches.given)
+        return data.validation
+    return once(data.held_out, recipe.objective, vocabulary, batch=max(recipe.batch, 32))
 
 
 def measures(
@@ -221,7 +225,7 @@ def _masked(subject: Subject, batches: Iterable[Batch]) -> list[Score]:
     told = f"{n:,} tokens asked about"
     return [
         Score("loss", loss, f"nats a token; {told}"),
-        Score("perplexity", math.exp(min(loss, 700.0)), told),
+        Score("perplexity", perplexity(loss).value, told),
         Score("accuracy", hits / max(1, n), f"{hits:,} of {n:,}"),
     ]
 

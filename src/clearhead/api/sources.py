@@ -17,7 +17,9 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from clearhead.errors import InputError, TrainingError
+from clearhead.errors import ClearheadError, InputError, TrainingError
+from clearhead.train.data import files
+from clearhead.train.data.encoders import Encoder
 from clearhead.train.data.rows import Found, Row, Source
 
 Task = Literal[
@@ -149,7 +151,7 @@ def _kind(paths: Sequence[str], task: str | None) -> str:
             raise TrainingError(f"there is no file or folder {path} (of a dataset on the hub, say --kind dataset).")
         for each in inside:
             if not each.name.startswith("."):
-                ending = Path(each.name.removesuffix(".gz")).suffix.lower()
+                ending = Path(files.unpacked_name(each)).suffix.lower()
                 found.setdefault(ENDINGS.get(ending, "text-files"), each.name)
     if len(found) > 1 and any(Path(name).expanduser().is_dir() for name in paths):
         found.pop("text-files", None)  # a README beside the data
@@ -171,6 +173,15 @@ def rows(source: Source) -> Iterator[Found]:
         for found in reader.read(piece):
             if isinstance(found, Found):
                 yield found
+
+
+def texts(source: Source, encoder: Encoder) -> Iterator[str]:
+    """What the encoder reads of a source, in its order. Raises TrainingError, with the place of the row."""
+    for found in rows(source):
+        try:
+            yield from encoder.texts(found.row)
+        except ClearheadError as error:
+            raise found.refused(error) from error
 
 
 def first_row(source: Source) -> Row:

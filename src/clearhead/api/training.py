@@ -10,7 +10,6 @@ RUN/model/             the trained model, as Hugging Face lays it out
 
 from __future__ import annotations
 
-import json
 import math
 import platform
 import subprocess
@@ -38,7 +37,6 @@ from clearhead.text.tokenizer import Tokenizer
 from clearhead.train import curve, memory, state, trackers
 from clearhead.train import recipe as recipes
 from clearhead.train.adapters import adapt, merge
-from clearhead.train.batch import Batch
 from clearhead.train.distributed import Processes, job, restarted
 from clearhead.train.flops import Cost, cost_of
 from clearhead.train.journal import Journal
@@ -176,14 +174,13 @@ class Run:
         leaves nothing behind. The first process does."""
         if not self.processes.first:
             return None
+        told, done = self.told(), 0 if self._newest is None else resuming.step_of(self._newest)
         if self._newest is None:
-            resuming.write(self.folder, self.told())
+            resuming.write(self.folder, told)
             self.built.tokenizer.save(self.folder / "tokenizer")
         elif self.changes:
-            step = resuming.step_of(self._newest)
-            resuming.write(self.folder, resuming.changed(self.folder, self.recipe, self.changes, step))
-        done = 0 if self._newest is None else resuming.step_of(self._newest)
-        return Journal(self.folder, done, self.recipe.tracker, self.told())
+            resuming.write(self.folder, resuming.changed(self.folder, self.recipe, self.changes, done))
+        return Journal(self.folder, done, self.recipe.tracker, told)
 
     @property
     def done(self) -> int:
@@ -288,9 +285,9 @@ class Run:
                 saved, due = self._save(), False
             yield Event(step, validation, written, saved, mfu)
 
-    def evaluate(self, on: list[Batch] | None = None) -> float:
+    def evaluate(self) -> float:
         """The mean loss of the validation batches, in nats a label."""
-        return self.trainer.evaluate(on if on is not None else self.batches.validation)
+        return self.trainer.evaluate(self.batches.validation)
 
     def samples(self) -> tuple[str, ...]:
         """What the model writes now, after each of the recipe's prompts, in the first process. Every one must ask."""
@@ -373,11 +370,12 @@ def _due(every: int, done: int) -> bool:
 
 def _same_job(folder: Path) -> bool:
     """Whether this very job of torchrun's began the run: it starts all processes again when one dies, or joins."""
-    try:
-        told = json.loads((folder / "run.json").read_text("utf-8"))
-    except (OSError, ValueError):
+    if job() is None:
         return False
-    return job() is not None and isinstance(told, dict) and told.get("job") == job()
+    try:
+        return bool(resuming.record(folder).get("job") == job())
+    except TrainingError:
+        return False
 
 
 def _commit() -> str | None:

@@ -22,7 +22,7 @@ class Line:
     def __init__(self, run: Run) -> None:
         self._run, self._terminal = run, sys.stderr.isatty()
         self._begin: float | None = None
-        self._first = self._shown_at = 0
+        self._first = 0
         self._shown = time.monotonic()
         self._loss: float | None = None
         self._validation: float | None = None

@@ -17,6 +17,7 @@ import typer
 
 from clearhead.cli.given import Columns, TextColumn
 from clearhead.errors import InputError, TokenizerError
+from clearhead.lens.counting import counted
 
 if TYPE_CHECKING:
     from clearhead.text import Encoding, Tokenizer
@@ -66,7 +67,7 @@ def train(
     sample = read.sample
     n_tokens = sum(len(learned.encode_ids(one, special=False)) for one in sample)
     n_bytes = sum(len(one.encode()) for one in sample)
-    what = f"{learned.vocab_size:,} tokens ({kind}) from {_many(read.n, 'text')}, {read.bytes:,} bytes"
+    what = f"{learned.vocab_size:,} tokens ({kind}) from {counted(read.n, 'text')}, {read.bytes:,} bytes"
     print(f"{what}, in {time.perf_counter() - begun:.1f} s", file=sys.stderr)
     share = "them" if n_bytes == read.bytes else f"the first {n_bytes:,} bytes of them"
     print(f"on {share} a token is {n_bytes / max(1, n_tokens):.2f} bytes long", file=sys.stderr)
@@ -178,15 +179,15 @@ def _show(tokenizer: Tokenizer, text: str, encoding: Encoding) -> None:
         part = "" if special else repr(text[encoding.offsets[number][0] : encoding.offsets[number][1]])
         raw = "" if special or unknown else bytes.fromhex(str(row["bytes"])).hex(" ")
         style = "dim" if special else "bold red" if unknown else ""
-        cells = str(number), _visible(str(row["label"])), f"{row['id']:,}".replace(",", ""), raw, what + part
+        cells = str(number), _visible(str(row["label"])), str(row["id"]), raw, what + part
         table.add_row(*(Text(cell, style) for cell in cells))
     console.print(table)
     own = [id for id, special in zip(encoding.ids, encoding.special, strict=True) if not special]
     n_bytes, n_unknown = len(text.encode("utf-8", "replace")), sum(id == tokenizer.unk_id for id in own)
     length = f", {n_bytes / len(own):.2f} a token" if own else ""
-    print(f"{_many(len(own), 'token')} of {tokenizer.vocab_size:,}, {_many(n_bytes, 'byte')}{length}")
+    print(f"{counted(len(own), 'token')} of {tokenizer.vocab_size:,}, {counted(n_bytes, 'byte')}{length}")
     if n_unknown:
-        print(f"note: {_many(n_unknown, 'token')} unknown to this tokenizer: what was there cannot be told from it")
+        print(f"note: {counted(n_unknown, 'token')} unknown to this tokenizer: what was there cannot be told from it")
     decoded = tokenizer.decode(encoding.ids)
     if decoded != text:
         print(f"note: read back it is {decoded!r}, which is not what was given")
@@ -197,10 +198,6 @@ def _visible(label: str) -> str:
     return "".join(
         "␣" if one == " " else "⏎" if one == "\n" else one if one.isprintable() else repr(one)[1:-1] for one in label
     )
-
-
-def _many(number: int, what: str) -> str:
-    return f"{number:,} {what}{'' if number == 1 else 's'}"
 
 
 tokenizer = {"train": train, "show": show}

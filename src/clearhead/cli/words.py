@@ -13,7 +13,7 @@ SAID: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = (
     (r"(?<![.\w])(kind|how)='(\w+)'", r"--\1 \2"),  # but model.kind='gpt2' is a recipe's
     (r", target=… \(--target on the command line\)", ": --target TEXT"),
     (r", or a token's id\.", "."),
-    (r"\bvocab_size=(\d+)", r"--vocab-size \1"),
+    (r"(?<![.\w])vocab_size=(\d+)", r"--vocab-size \1"),
     (r"give vocab_size\b", "give --vocab-size"),
     (r"^(stride|context|epochs)=(\S+)", r"--\1 \2"),
     (r"^num_beams is of", "--num-beams is of"),

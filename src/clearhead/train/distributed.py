@@ -67,11 +67,6 @@ class Processes:
                 numbers.copy_(here)
         return numbers
 
-    def wait(self) -> None:
-        """Until every process is here."""
-        if self.size > 1:
-            dist.barrier()
-
     def agreed(self, value: T) -> T:
         """What the first process says, for all: where they look at the disk, say, which changes. All must ask."""
         if self.size == 1:
