@@ -6,7 +6,7 @@ One state is carried from token to token; nothing is read again. The lab measure
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from clearhead.errors import ConfigError, InputError
+from clearhead.model.cache import LayerCache
 from clearhead.model.config.checks import check_choice, check_counts, check_dropout
 from clearhead.model.embedding import check_vocabulary
 from clearhead.model.rows import real_tokens
@@ -61,6 +62,8 @@ class RecurrentState:
     def __init__(self) -> None:
         self.length = 0
         self.value: State | None = None
+        self.source = LayerCache()
+        """The source's keys and values, of a translator with attention."""
 
     def select(self, rows: Int[Tensor, " n"]) -> None:
         """Keep these rows of the batch, in this order (beam search)."""
@@ -68,6 +71,7 @@ class RecurrentState:
             self.value = self.value[0][:, rows], self.value[1][:, rows]
         elif self.value is not None:
             self.value = self.value[:, rows]
+        self.source.select(rows)
 
 
 class RecurrentLanguageModel(nn.Module):
@@ -103,7 +107,7 @@ class RecurrentLanguageModel(nn.Module):
         real, padded = real_tokens(input_ids, attention_mask)
         check_vocabulary(input_ids, self.config.vocab_size)
         x: Tensor = self.tokens(input_ids)
-        before = state_of(cache, self.config, input_ids.shape[0])
+        before = state_of(cache, self.cell, input_ids.shape[0])
         hidden, state = read_real(self.cell, x, real, before) if padded else self.cell(x, before)
         if cache is not None:
             cache.value, cache.length = state, cache.length + input_ids.shape[1]
@@ -111,19 +115,7 @@ class RecurrentLanguageModel(nn.Module):
         return Output(hidden, F.linear(hidden[:, -1:] if last_only else hidden, table))
 
 
-@runtime_checkable
-class _Shape(Protocol):
-    """What a state's shape hangs on."""
-
-    @property
-    def cell(self) -> Cell: ...
-    @property
-    def n_layers(self) -> int: ...
-    @property
-    def d_model(self) -> int: ...
-
-
-def state_of(cache: RecurrentState | None, config: _Shape, batch: int) -> State | None:
+def state_of(cache: RecurrentState | None, cell: nn.RNNBase, batch: int) -> State | None:
     """The state that the cache holds. Raises InputError where another model, or another batch, left it there."""
     if cache is None:
         return None
@@ -133,7 +125,7 @@ def state_of(cache: RecurrentState | None, config: _Shape, batch: int) -> State 
         return None
     pair = isinstance(cache.value, tuple)
     shape = tuple((cache.value[0] if isinstance(cache.value, tuple) else cache.value).shape)
-    if pair != (config.cell == "lstm") or shape[::2] != (config.n_layers, config.d_model):
+    if pair != isinstance(cell, nn.LSTM) or shape[::2] != (cell.num_layers, cell.hidden_size):
         raise InputError("the cache holds the state of another model; begin one with this model's new_cache().")
     if shape[1] != batch:
         raise InputError(

@@ -24,6 +24,7 @@ from clearhead.model.attention import Attention
 from clearhead.model.config import AttentionConfig, SpecialTokens
 from clearhead.model.config.checks import check_choice, check_counts, check_dropout
 from clearhead.model.embedding import check_shape, check_vocabulary
+from clearhead.model.heads import pool
 from clearhead.model.masks import KeyPadding, Mask
 from clearhead.model.recurrent import Cell, RecurrentState, State, cell_of, read_real, state_of
 from clearhead.model.rows import Ids, Real, check_memory, real_tokens
@@ -128,7 +129,7 @@ class RecurrentTranslator(nn.Module):
         everything = torch.ones(memory.shape[:2], dtype=torch.bool, device=memory.device)
         source = attention_mask.bool() if attention_mask is not None else everything
         summary = self._summary(memory, source)
-        state = state_of(cache, self.config, decoder_input_ids.shape[0])
+        state = state_of(cache, self.decoder, decoder_input_ids.shape[0])
         before = state if state is not None else self._first(summary)
         x = self._embedded(decoder_input_ids)
         h, after = read_real(self.decoder, x, real, before) if padded else self.decoder(x, before)
@@ -136,7 +137,9 @@ class RecurrentTranslator(nn.Module):
             cache.value, cache.length = after, cache.length + decoder_input_ids.shape[1]
         if self.attention is not None:
             mask = Mask(() if bool(source.all()) else (KeyPadding(source),))
-            read: Tensor = self.attention(h, mask=mask, memory=memory)
+            read: Tensor = self.attention(
+                h, mask=mask, memory=memory, cache=cache.source if cache is not None else None
+            )
         else:
             read = summary[:, None].expand_as(h)
         hidden = torch.tanh(self.join(torch.cat((read, h), dim=-1)))
@@ -152,10 +155,8 @@ class RecurrentTranslator(nn.Module):
 
     def _summary(self, memory: Float[Tensor, "B T C"], real: Bool[Tensor, "B T"]) -> Float[Tensor, "B C"]:
         """What each direction ended in: at the last token from the left, at the first one from the right."""
-        half, places = memory.shape[2] // 2, torch.arange(memory.shape[1], device=memory.device)
-        last, first = (places * real).argmax(dim=1), real.long().argmax(dim=1)
-        texts = torch.arange(memory.shape[0], device=memory.device)
-        return torch.cat((memory[texts, last, :half], memory[texts, first, half:]), dim=1)
+        onward, back = memory.chunk(2, dim=2)
+        return torch.cat((pool(onward, real, "last"), pool(back, real, "first")), dim=1)
 
     def _first(self, summary: Float[Tensor, "B C"]) -> State:
         """The state that the decoder begins with, a vector for each of its layers; an LSTM's cell begins empty."""

@@ -11,13 +11,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from clearhead.errors import CheckpointError, ConfigError, TrainingError
@@ -172,13 +172,14 @@ class Trainer:
         if not (self._shared.training and self.model.training):  # to tell every module so takes a while
             self._shared.train()
         number = self.done
-        parts = [part.to(self.device) for part in self.batches.at(number)]
+        parts = self.batches.at(number)
         counts = [(part.n_labels, part.n_tokens, part.n_texts) for part in parts]
         totals = torch.tensor([*map(sum, zip((0, 0, 0), *counts, strict=True)), int(self._asked)])
         n_labels, n_tokens, n_texts, asked = self.processes.add_up(totals).tolist()
         self._agreed_to_stop = asked > 0
         if n_labels == 0:
             return self._passed_over(number, parts, start)
+        parts = [part.to(self.device) for part in parts]  # counted above, where no device is waited for
         self._unlabelled = 0
         loss = torch.zeros((), dtype=torch.float64)
         for place, part in enumerate(parts, start=1):
@@ -277,7 +278,8 @@ class Trainer:
         what is left of it would take the place of what was good.
         """
         self.settle()
-        strange = self.processes.all_told(state.not_finite(self.model.state_dict()))
+        model, optimiser = self.model.state_dict(), self.optimisers.state()
+        strange = self.processes.all_told(state.not_finite(model))
         if (name := next(filter(None, strange), None)) is not None:
             raise TrainingError(f"step {self.done} is not saved, for its {name} is not all numbers: {LOST}")
         if self._unsound > 1:
@@ -285,35 +287,25 @@ class Trainer:
         mine = {**state.random_state(), "norms": torch.tensor(list(self._norms), dtype=torch.float64)}
         data = self.processes.gathered(self.batches.state())
         folder = run / state.name_of(self.done)
+        moment = state.State(
+            step=self.done, tokens=self.n_tokens, model=model, optimiser=optimiser, random=[mine], data=data
+        )
         if isinstance(self.loop.checkpoints, Sharded):
             from clearhead.train import sharded
 
-            moment = self._moment(self.model.state_dict(), self.optimisers.state(), [mine], data)
             self._saving = sharded.begin(run, moment, self.processes, keep=self.loop.keep)
             return folder
-        model = self.processes.whole(self.model.state_dict())
-        optimiser = self.processes.whole(self.optimisers.state())
-        numbers = self.processes.gathered(mine)
+        whole, gathered = self.processes.whole, self.processes.gathered
+        moment = replace(moment, model=whole(model), optimiser=whole(optimiser), random=gathered(mine))
         flaw = None
         if self.processes.first:
             try:
-                state.save(run, self._moment(model, optimiser, numbers, data), keep=self.loop.keep)
+                state.save(run, moment, keep=self.loop.keep)
             except TrainingError as error:
                 flaw = str(error)
         if (flaw := self.processes.agreed(flaw)) is not None:
             raise TrainingError(flaw)
         return folder
-
-    def _moment(
-        self,
-        model: Mapping[str, Tensor],
-        optimiser: Mapping[str, Tensor],
-        random: Sequence[Mapping[str, Tensor]],
-        data: Sequence[Mapping[str, Any]],
-    ) -> state.State:
-        return state.State(
-            step=self.done, tokens=self.n_tokens, model=model, optimiser=optimiser, random=random, data=data
-        )
 
     def settle(self) -> None:
         """Wait until a checkpoint that was begun stands. Raises TrainingError where it could not be written."""

@@ -57,8 +57,8 @@ class Cut:
 def orthogonal(x: Float[Tensor, "n r c"]) -> Float[Tensor, "n r c"]:
     """UVᵀ of each matrix (r ≤ c), roughly: singular values come to 0.8 … 1.2, those below 0.003 of ‖X‖ to less.
 
-    A matrix of zeros stays zeros. Where the matrices are twice as wide as tall, the polynomials are multiplied up among
-    the small XXᵀ, and X comes in once at the end: p(XXᵀ)X = UVᵀ takes fewer products.
+    A matrix of zeros stays zeros. Where the matrices are twice as wide as tall, in float32, the polynomials are
+    multiplied up among the small XXᵀ, and X comes in once at the end: p(XXᵀ)X = UVᵀ takes fewer products.
     """
     x = x / (1.01 * x.norm(dim=(1, 2), keepdim=True)).clamp(min=1e-7)  # above 1 the polynomials would run away
     gram = x @ x.mT

@@ -165,11 +165,8 @@ def _read_union(choices: tuple[Any, ...], value: Any, where: str, default: Any) 
     if tables and isinstance(value, dict):
         if len(tables) == 1:
             return _read(next(iter(tables.values())), value, where, default)
-        kind = _kind(tables.values(), value, where, default)
-        if isinstance(value, _Changed):
-            own = {each.name for each in fields(kind)}
-            value = {key: each for key, each in value.items() if key in own or key not in value.before}
-        return _read(kind, value, where, None if "kind" in value else default)
+        kind, held = _kind(tables.values(), value, where, default)
+        return _read(kind, held, where, None if "kind" in value else default)
     plain = [choice for choice in choices if not is_dataclass(choice) and choice is not type(None)]
     for choice in plain[:-1]:
         try:
@@ -181,11 +178,10 @@ def _read_union(choices: tuple[Any, ...], value: Any, where: str, default: Any) 
     return _read(plain[-1], value, where)
 
 
-def _kind(choices: Iterable[Any], table: Table, where: str, default: Any) -> Any:
-    """The dataclass that a table's `kind` names, or that of the field's default."""
+def _kind(choices: Iterable[Any], table: Table, where: str, default: Any) -> tuple[Any, Table]:
+    """The dataclass that a table's `kind` names, or that of the field's default; and what the table holds for it."""
     kinds = {spelled(choice): choice for choice in choices}
     asked = table.get("kind")
-    others = [key for key in table if key != "kind" and key not in getattr(table, "before", ())]
 
     def having(key: str) -> str:
         return ", ".join(repr(name) for name, choice in kinds.items() if key in {each.name for each in fields(choice)})
@@ -202,13 +198,15 @@ def _kind(choices: Iterable[Any], table: Table, where: str, default: Any) -> Any
             raise ConfigError(f"{where}.kind={asked!r} is not a choice; {hint}")
         chosen = plain[_plain(str(asked))]
     own = [each.name for each in fields(kinds[chosen])]
-    for key in others:
-        if key not in own and not get_close_matches(key, own, n=1) and having(key):
+    before = getattr(table, "before", ())
+    held = {key: each for key, each in table.items() if key in own or key not in before}
+    for key in held:
+        if key not in ("kind", *own) and not get_close_matches(key, own, n=1) and having(key):
             raise ConfigError(
                 f"{where}.{key} is a setting of {having(key)}, and {where}.kind is {chosen!r}; choose another kind, or "
                 "leave it out."
             )
-    return kinds[chosen]
+    return kinds[chosen], held
 
 
 def spelled(kind: type | str) -> str:

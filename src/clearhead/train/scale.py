@@ -77,7 +77,7 @@ def shares(model: nn.Module, devices: int = 1) -> tuple[list[int], int]:
     return [held(block) for block in inside], held(rest)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _skeleton(config: ModelConfig) -> nn.Module:
     """The model without its numbers; asked of one config again and again."""
     return skeleton(config)
@@ -94,20 +94,14 @@ def memory(
     bf16: bool = True,
 ) -> Memory:
     """What one device holds, with `rows` of `length` tokens in each part of a step. Trained whole, by AdamW."""
-    if how == "ddp":
-        blocks, rest = shares(_skeleton(config))
-        gathered = 0
-    else:
-        blocks, rest = shares(_skeleton(config), devices)
-        largest = max(blocks)
-        gathered = WIDE * devices * (rest + 2 * largest + max(rest, largest)) if devices > 1 else 0
-    n = sum(blocks) + rest
-    tokens = rows * length
+    devices = devices if how == "fsdp" else 1  # that a number is divided among
+    blocks, rest = shares(_skeleton(config), devices)
+    largest, n, tokens = max(blocks), sum(blocks) + rest, rows * length
     return Memory(
         weights=WIDE * n,
         gradients=WIDE * n,
         moments=2 * WIDE * n,
-        gathered=gathered,
+        gathered=WIDE * devices * (rest + 2 * largest + max(rest, largest)) if devices > 1 else 0,
         narrow=_narrow(config, recompute=recompute) if bf16 else 0,
         activations=tokens * _activations(config, recompute=recompute, bf16=bf16),
         logits=tokens * config.vocab_size * 2 * WIDE,

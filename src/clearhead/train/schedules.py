@@ -85,9 +85,11 @@ class InverseSquareRoot:
     warmup: int = 4000
 
     def __post_init__(self) -> None:
-        _check_warmup(self.warmup)
         if self.warmup < 1:
-            raise ConfigError("InverseSquareRoot.warmup=0 would begin with an endless rate; choose 1 or more.")
+            raise ConfigError(
+                f"warmup={self.warmup} should be a number of steps, 1 or more: with fewer it would begin with an "
+                "endless rate."
+            )
 
     def factor(self, step: int, steps: int) -> float:
         """min(n/warmup, √(warmup/n)) with n = step + 1."""

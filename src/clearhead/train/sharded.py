@@ -72,7 +72,7 @@ def begin(run: Path, moment: State, processes: Processes, *, keep: int = 2) -> S
     _alone_is_meant(processes)
     kinds = {"model": moment.model, "optimiser": moment.optimiser, f"random-{processes.rank}": moment.random[0]}
     future = async_save(
-        _apart(kinds),
+        state.apart({f"{kind}.{name}": each for kind, named in kinds.items() for name, each in named.items()}),
         storage_writer=_Writer(run, moment, keep),
         process_group=processes.apart,
         no_dist=processes.size == 1,
@@ -176,19 +176,6 @@ def _room(folder: Path, held: Mapping[str, Any], model: nn.Module, what: set[str
 
 def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-
-
-def _apart(kinds: Mapping[str, Mapping[str, Tensor]]) -> dict[str, dict[str, Tensor]]:
-    """The tensors, no two of them in one place of memory, which a safetensors file would refuse."""
-    seen: set[int] = set()
-    found: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
-    for kind, tensors in kinds.items():
-        for name, tensor in tensors.items():
-            here = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-            shared = here.numel() > 0 and here.data_ptr() in seen
-            seen.add(here.data_ptr())
-            found[kind][name] = tensor.detach().clone() if shared else tensor.detach()
-    return found
 
 
 def _alone_is_meant(processes: Processes) -> None:

@@ -21,7 +21,6 @@ import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,19 +68,15 @@ def save(run: Path, state: State, *, keep: int = 2) -> Path:
 
     Raises TrainingError where it cannot be written (a full disk, a lost permission); earlier ones are left as they are.
     """
-    written: dict[str, Callable[[Path], None]] = {
-        "model.safetensors": lambda path: _save_tensors(path, state.model),
-        "optimiser.safetensors": lambda path: _save_tensors(path, state.optimiser),
-    }
-    for number, numbers in enumerate(state.random):
-        written[f"random-{number}.safetensors"] = partial(_save_tensors, tensors=numbers)
+    files = {"model.safetensors": state.model, "optimiser.safetensors": state.optimiser}
+    files |= {f"random-{number}.safetensors": numbers for number, numbers in enumerate(state.random)}
     temporary = beside(run, state.step)
     try:
         clear(run)
         temporary.mkdir(parents=True)
-        for name, write in written.items():
-            write(temporary / name)
-        return publish(run, state, {name: facts(temporary / name) for name in written}, keep=keep)
+        for name, tensors in files.items():
+            _save_tensors(temporary / name, tensors)
+        return publish(run, state, {name: facts(temporary / name) for name in files}, keep=keep)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise TrainingError(not_saved(run, state.step, error)) from None
@@ -153,7 +148,8 @@ def flaw_of(folder: Path, part: int = 0, parts: int = 1) -> str | None:
     part, parts: read only every `parts`-th file; of the others only the size is looked at.
     """
     try:
-        for number, (name, told) in enumerate(files_of(folder).items()):
+        files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
+        for number, (name, told) in enumerate(files.items()):
             path = folder / Path(name).name
             if path.stat().st_size != told["bytes"]:
                 return f"{name} is not as long as it was written"
@@ -164,12 +160,6 @@ def flaw_of(folder: Path, part: int = 0, parts: int = 1) -> str | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "its manifest cannot be read"
     return None
-
-
-def files_of(folder: Path) -> dict[str, Any]:
-    """The files of a checkpoint, and the size and SHA-256 of each, as its manifest says."""
-    files: dict[str, Any] = json.loads((folder / MANIFEST).read_text("utf-8"))["files"]
-    return files
 
 
 def is_sharded(folder: Path) -> bool:
@@ -200,7 +190,7 @@ def weights(folder: Path) -> dict[str, Tensor]:
 def not_finite(tensors: Mapping[str, Tensor]) -> str | None:
     """The name of the first tensor, of which this process may have a part, that has an infinity or a NaN in it."""
     for name, tensor in tensors.items():
-        here = (tensor.to_local() if hasattr(tensor, "to_local") else tensor).detach()
+        here = part_of(tensor).detach()
         if here.is_floating_point() and here.numel() and not all(map(math.isfinite, torch.aminmax(here))):
             return name
     return None
@@ -245,14 +235,26 @@ def set_random_state(state: Mapping[str, Tensor]) -> None:
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    seen: dict[int, str] = {}
-    own: dict[str, Tensor] = {}
-    for name, tensor in tensors.items():
-        shared = tensor.data_ptr() in seen and tensor.numel() > 0
-        own[name] = (tensor.clone() if shared else tensor).detach().cpu().contiguous()
-        seen[tensor.data_ptr()] = name
-    save_file(own, path)
+    save_file({name: tensor.cpu().contiguous() for name, tensor in apart(tensors).items()}, path)
     sync_file(path)
+
+
+def apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors, no two of them in one place of memory, which a safetensors file would refuse."""
+    seen: set[int] = set()
+    found: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        here = part_of(tensor)
+        shared = here.numel() > 0 and here.data_ptr() in seen
+        seen.add(here.data_ptr())
+        found[name] = tensor.detach().clone() if shared else tensor.detach()
+    return found
+
+
+def part_of(tensor: Tensor) -> Tensor:
+    """What this process has of a tensor that may be divided up."""
+    here: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return here
 
 
 def _save_json(path: Path, value: object) -> None:

@@ -92,8 +92,6 @@ def opened(choice: Choice, run: Path, about: Mapping[str, Any], kept: Sequence[L
             return _Events(_own_folder(choice, run, told), kept)
         return _Synced(choice, run, about, told)
     except Exception as error:
-        if isinstance(error, TrainingError):
-            raise
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise TrainingError(f"tracker = {type(choice).__name__.lower()!r} cannot be begun: {reason}") from error
 
