@@ -11,7 +11,8 @@ endif
 bin       := .venv/bin
 set-up-by := pyproject.toml constraints.txt tools/setup.sh
 # One torch thread for each of up to four test processes: the tests' tensors are small.
-pytest     = OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(WORKERS) --maxprocesses 4
+# Compiled tests are kept: with checks of types and shapes in all of clearhead, to compile it takes longer than to run it.
+pytest     = PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(bin)/python -m pytest -n $(WORKERS) --maxprocesses 4
 
 .DEFAULT_GOAL := help
 .PHONY: explore test test-all check bench docs clean help

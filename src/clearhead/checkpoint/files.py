@@ -76,17 +76,17 @@ def check_regular(path: Path) -> None:
 
 def parse_json(data: bytes, where: str) -> Any:
     """JSON in UTF-8, no key twice. Raises CheckpointError."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        seen = dict(pairs)
-        if len(seen) != len(pairs):
-            raise ValueError("a key stands in it twice")
-        return seen
-
     try:
-        return json.loads(data.decode("utf-8"), object_pairs_hook=once)
+        return json.loads(data.decode("utf-8"), object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{where} is no valid JSON: {first_line(error)}; fetch the file again.") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen = dict(pairs)
+    if len(seen) != len(pairs):
+        raise ValueError("a key stands in it twice")
+    return seen
 
 
 def first_line(error: BaseException) -> str:

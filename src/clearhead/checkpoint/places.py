@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any
 
 from clearhead.model.config import AttentionConfig, ModelConfig, StackConfig
@@ -75,37 +76,40 @@ def _filled(node: Any, tree: Mapping[str, Any]) -> Any:
     return node
 
 
+def _collapsed(stack: StackConfig | None, change: Callable[[Any], Any]) -> StackConfig | None:
+    if stack is None:
+        return None
+    described: dict[str, Any] = {}
+    for name in ("attention", "feedforward"):
+        layers = getattr(stack, name)
+        layers = tuple(map(change, layers if isinstance(layers, tuple) else (layers,)))
+        described[name] = layers[0] if all(layer == layers[0] for layer in layers) else layers
+    cross = change(stack.cross_attention) if stack.cross_attention is not None else None
+    return replace(stack, cross_attention=cross, **described)
+
+
 def collapse(config: ModelConfig, change: Callable[[Any], Any] = lambda layer: layer) -> ModelConfig:
     """The same model, where layers that are all alike are described once; `change` is done to each layer first."""
-
-    def collapsed(stack: StackConfig | None) -> StackConfig | None:
-        if stack is None:
-            return None
-        described: dict[str, Any] = {}
-        for name in ("attention", "feedforward"):
-            layers = getattr(stack, name)
-            layers = tuple(map(change, layers if isinstance(layers, tuple) else (layers,)))
-            described[name] = layers[0] if all(layer == layers[0] for layer in layers) else layers
-        cross = change(stack.cross_attention) if stack.cross_attention is not None else None
-        return replace(stack, cross_attention=cross, **described)
-
-    return replace(config, encoder=collapsed(config.encoder), decoder=collapsed(config.decoder))
+    return replace(config, encoder=_collapsed(config.encoder, change), decoder=_collapsed(config.decoder, change))
 
 
 def spelled_out(config: ModelConfig) -> ModelConfig:
     """The same model, where what may be left to be derived is said, so that equal models have equal configs."""
-
-    def said(layer: Any) -> Any:
-        if not isinstance(layer, AttentionConfig):
-            return layer
-        width = layer.head_width(config.d_model)
-        scale = layer.scale if layer.scale is not None else width**-0.5
-        return replace(layer, n_kv_heads=layer.kv_heads, d_head=width, scale=scale)
-
     width = config.embedding.width if config.embedding.width is not None else config.d_model
     projects = config.embedding.project or width != config.d_model
     embedding = replace(config.embedding, width=width, project=projects)
-    return collapse(replace(config, embedding=embedding, decoder_vocab_size=config.target_vocab_size), said)
+    return collapse(
+        replace(config, embedding=embedding, decoder_vocab_size=config.target_vocab_size),
+        partial(_said, config.d_model),
+    )
+
+
+def _said(d_model: int, layer: Any) -> Any:
+    if not isinstance(layer, AttentionConfig):
+        return layer
+    width = layer.head_width(d_model)
+    scale = layer.scale if layer.scale is not None else width**-0.5
+    return replace(layer, n_kv_heads=layer.kv_heads, d_head=width, scale=scale)
 
 
 def differences(ours: Any, theirs: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -19,17 +19,19 @@ def at_least(config: ModelConfig) -> int:
 
 
 def _blocks(stack: StackConfig, d_model: int) -> int:
-    def attention(choice: AttentionConfig) -> int:
-        return 2 * d_model * choice.head_width(d_model) * (choice.n_heads + choice.kv_heads)
-
-    def feedforward(choice: FeedForwardConfig) -> int:
-        return d_model * choice.d_ff * (3 if choice.gated else 2)
-
-    cross = attention(stack.cross_attention) if stack.cross_attention is not None else 0
+    cross = _attention(stack.cross_attention, d_model) if stack.cross_attention is not None else 0
     return sum(
-        attention(stack.attention_of(layer)) + feedforward(stack.feedforward_of(layer)) + cross
+        _attention(stack.attention_of(layer), d_model) + _feedforward(stack.feedforward_of(layer), d_model) + cross
         for layer in range(stack.n_blocks)
     )
+
+
+def _attention(choice: AttentionConfig, d_model: int) -> int:
+    return 2 * d_model * choice.head_width(d_model) * (choice.n_heads + choice.kv_heads)
+
+
+def _feedforward(choice: FeedForwardConfig, d_model: int) -> int:
+    return d_model * choice.d_ff * (3 if choice.gated else 2)
 
 
 def check_sizes(config: ModelConfig, numbers: int, tensors: int, where: str) -> None:

@@ -6,6 +6,7 @@ Each is a branch of the residual stream. Encoders, decoders and both together ar
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -58,10 +59,7 @@ class Block(nn.Module):
     def __init__(self, config: StackConfig, layer: int, d_model: int) -> None:
         super().__init__()
         self.parallel = config.residual if isinstance(config.residual, Parallel) else None
-
-        def residual() -> Residual:
-            return Residual(config.norm, d_model, config.norm_place, config.dropout)
-
+        residual = partial(Residual, config.norm, d_model, config.norm_place, config.dropout)
         self.attention = Attention(config.attention_of(layer), d_model)
         self.attention_norm = residual()
         self.cross_attention = Attention(config.cross_attention, d_model) if config.cross_attention else None
@@ -82,11 +80,7 @@ class Block(nn.Module):
         cross_cache: LayerCache | None = None,
     ) -> Stream:
         """The stream after this layer."""
-
-        def read(y: Stream) -> Stream:
-            out: Tensor = self.attention(y, mask=mask, rotation=rotation, cache=cache)
-            return out
-
+        read = partial(self.attention, mask=mask, rotation=rotation, cache=cache)
         if self.feedforward_norm is None:  # parallel, both branches of one norm
             return x + self.attention_norm.branch(x, lambda y: read(y) + self.feedforward(y))
         if self.parallel is not None:

@@ -166,22 +166,22 @@ def _run(model: nn.Module, batch: Batch, kind: Kind) -> Batch:
 
 def _begun(batch: Batch, start: int) -> Batch:
     """The texts as a decoder reads them: the start token first, all else one place later, the last token gone."""
-
-    def shift(table: Tensor, first: int | bool) -> Tensor:
-        return torch.cat((torch.full_like(table[:, :1], first), table[:, :-1]), dim=1)
-
     last = batch.real.sum(1) - 1
     keep = torch.arange(batch.ids.shape[1])[None, :] <= last[:, None]
     return replace(
         batch,
-        ids=shift(batch.ids, start),
+        ids=_one_later(batch.ids, start),
         real=keep,
-        special=shift(batch.special, True),
-        separators=shift(batch.separators, False),
-        rare=shift(batch.rare, False),
-        type_ids=shift(batch.type_ids, 0),
+        special=_one_later(batch.special, True),
+        separators=_one_later(batch.separators, False),
+        rare=_one_later(batch.rare, False),
+        type_ids=_one_later(batch.type_ids, 0),
         probes=[_shifted(one, start) for one in batch.probes],
     )
+
+
+def _one_later(table: Tensor, first: int | bool) -> Tensor:
+    return torch.cat((torch.full_like(table[:, :1], first), table[:, :-1]), dim=1)
 
 
 def _shifted(one: Probe, start: int) -> Probe:
