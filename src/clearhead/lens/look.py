@@ -9,7 +9,7 @@ import torch
 from clearhead.errors import InputError
 from clearhead.lens.alone import alone
 from clearhead.lens.counting import counted
-from clearhead.lens.given import check_readable, described
+from clearhead.lens.given import described
 from clearhead.lens.kept.keep import AS_RUN, Keep
 from clearhead.lens.maps.attention_map import AttentionMap
 from clearhead.lens.maps.receipts import Receipts
@@ -138,8 +138,8 @@ def look(
     default.
     Raises InputError for an empty text, ContextError for one longer than the model's positions.
     """
-    check_readable(lm)
-    model, reading = lm.model, read(lm, text, target, source_language=source_language, target_language=target_language)
+    reading = read(lm, text, target, source_language=source_language, target_language=target_language)
+    model = lm.model
     watching = watch(model, layers=layers, heads=heads, keep=keep, receipts=receipts)
     with alone(model), without_dropout(model), watching as seen:  # a model in training reads the same text the same way
         output = reading.run(model)

@@ -93,13 +93,12 @@ class Passes:
         self._before: dict[int, FrameType] = {}  # what began unwatched: by thread, the call of the model
         self._open = False
 
-    def open(self, modules: Iterable[nn.Module]) -> None:
+    def open(self, modules: Container[nn.Module]) -> None:
         """All is in its place: what begins from now on is watched, and what is under way goes on as it began."""
-        own = set(modules)
         with self._door.state:
             for thread, frame in sys._current_frames().items():
                 for each in module_calls(frame):
-                    if each.f_locals.get("self") in own:
+                    if each.f_locals.get("self") in modules:
                         self._before[thread] = each
             self._open = True
 

@@ -91,7 +91,7 @@ def target(model: EncoderDecoder, tokenizer: Tokenizing, text: str, language: st
     """What the decoder reads of a text that it writes, in `language` where it has several."""
     _check(tokenizer, text, "target")
     ways = tokenizer if isinstance(tokenizer, Translating) else None
-    written = _some(ways.encode_target(text, language) if ways is not None else tokenizer.encode(text), "target")
+    written = _some(as_written(tokenizer, text, language), "target")
     tokens = model.config.tokens
     start = tokens.decoder_start if tokens.decoder_start is not None else tokens.bos
     if start is None:
@@ -99,6 +99,11 @@ def target(model: EncoderDecoder, tokenizer: Tokenizing, text: str, language: st
     if ways is not None and language is not None and start in map(ways.language_id, ways.languages):
         start = ways.language_id(language)  # mBART starts from the language itself
     return Begun(written, start)
+
+
+def as_written(tokenizer: Tokenizing, text: str, language: str | None) -> Encoded:
+    """A text as it is cut where a decoder writes it, in `language` where it has several."""
+    return tokenizer.encode_target(text, language) if isinstance(tokenizer, Translating) else tokenizer.encode(text)
 
 
 def again(model: EncoderDecoder, head: SequenceClassification, text: Encoded, ids: Int[Tensor, "1 T"]) -> Begun:

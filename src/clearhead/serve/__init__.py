@@ -12,13 +12,11 @@ from clearhead._lazy import attach
 if TYPE_CHECKING:
     from clearhead.serve.app import create_app as create_app
     from clearhead.serve.limits import Limits as Limits
-    from clearhead.serve.opening import DEFAULT_TEXT as DEFAULT_TEXT
     from clearhead.serve.server import serve as serve
 
 __getattr__, __dir__ = attach(
     __name__,
     {
-        "DEFAULT_TEXT": "clearhead.serve.opening",
         "Limits": "clearhead.serve.limits",
         "create_app": "clearhead.serve.app",
         "serve": "clearhead.serve.server",

@@ -26,7 +26,7 @@ def watch_transformers(model: Any, seen: Seen, choice: Choice) -> Iterator[None]
     refuse_what_does_not_dispatch(model)
     refuse_checkpointing(model)
     watcher = Watcher(model, seen, choice)
-    modules, handles = list(model.modules()), []
+    modules, handles = watcher.places.names, []
     install(model)
     try:
         handles.append(model.register_forward_pre_hook(watcher.begin, with_kwargs=True))

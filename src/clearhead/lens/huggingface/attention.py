@@ -1,4 +1,4 @@
-"""The attention that transformers calls while a model is watched: the fused kernel, whose log-sum-exp is kept.
+"""The attention that transformers calls while a model is watched or experimented on: the fused kernel.
 
 transformers calls fn(module, q, k, v, mask, …) for each attention, by name; while we watch, the name is ours.
 """
@@ -83,7 +83,7 @@ def lens_attention(
     s_aux: Float[Tensor, " H"] | None = None,
     **_: object,
 ) -> tuple[Float[Tensor, "B Tq H Dv"], None]:
-    """What transformers calls for each attention while a model is watched: the fused kernel, its log-sum-exp kept."""
+    """What transformers calls for each attention while a model is watched or experimented on."""
     watcher = watchers.get(module)
     if watcher is not None and not watcher.passes.check():  # its pass began before
         watcher = None

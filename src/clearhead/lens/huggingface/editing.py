@@ -16,7 +16,7 @@ from clearhead.errors import LensError, NotWatchableError
 from clearhead.lens.alone import alone
 from clearhead.lens.huggingface.attention import editings
 from clearhead.lens.huggingface.installed import install, uninstall
-from clearhead.lens.huggingface.places import Place, Places, heads_in
+from clearhead.lens.huggingface.places import Places, heads_in
 from clearhead.lens.huggingface.refusals import (
     refuse_checkpointing,
     refuse_output_attentions,
@@ -24,6 +24,7 @@ from clearhead.lens.huggingface.refusals import (
     way_out,
 )
 from clearhead.lens.passes import Door, others_inside
+from clearhead.lens.places import Place
 from clearhead.model.kernels import Kernel, Scoring
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def edited_transformers(model: nn.Module, edits: Mapping[Place, Edit], *, must_r
     refuse_what_does_not_dispatch(model)
     with alone(model):
         editing = Editing(model, edits)
-        modules, handles = list(model.modules()), []
+        modules, handles = editing.places.names, []
         install(model)
         try:
             handles.append(model.register_forward_pre_hook(editing.begin, with_kwargs=True))
@@ -84,7 +85,7 @@ class Editing:
 
     def __init__(self, model: nn.Module, edits: Mapping[Place, Edit]) -> None:
         self.edits, self.places = edits, Places(model)
-        self.thread, self.modules = threading.get_ident(), set(model.modules())
+        self.thread = threading.get_ident()
         self.began = False
         self.ran: set[Place] = set()
         self._door = Door()
@@ -142,5 +143,5 @@ class Editing:
     @contextmanager
     def closing(self) -> Iterator[None]:
         """The block in which the model is put back: passes of other threads have ended, and none begins."""
-        with self._door.closing(lambda: others_inside(self.modules, {self.thread, *self._waiting})):
+        with self._door.closing(lambda: others_inside(self.places.names, {self.thread, *self._waiting})):
             yield

@@ -14,6 +14,7 @@ from torch import nn
 
 from clearhead.errors import LensError
 from clearhead.lens.kept.call import Kind
+from clearhead.lens.places import Place
 
 ASKED = "ALL_ATTENTION_FUNCTIONS"
 """What the code of an attention that is dispatched by name looks the name up in."""
@@ -23,9 +24,6 @@ CROSS = ("encoder_attn", "EncDecAttention", "crossattention", "cross_attn")
 
 HEADS = ("num_heads", "num_attention_heads", "n_heads")
 """What attention modules call their number of heads."""
-
-Place = tuple[Kind, int]
-"""A layer's attention of one kind."""
 
 
 class Places:
@@ -75,6 +73,8 @@ def _standing(names: dict[nn.Module, str]) -> dict[nn.Module, list[Place]]:
         found |= {module: [(kind, layer)] for module, layer in zip(modules, numbers, strict=True)}
     for module in names:
         shared = [part for part in _in_turn(module) if part in found]  # ALBERT's: numbered after all others
+        if not shared:
+            continue
         kinds = {found[part][0][0] for part in shared}
         taken = [layer for part, at in found.items() if part not in shared for kind, layer in at if kind in kinds]
         turns = list(enumerate(shared, 1 + max(taken, default=-1)))

@@ -152,7 +152,6 @@ class Call:
         if self._shown is not None:
             v, out = self._shown
             self._shown = kept("v", of_keys(v), exact=True), kept("out", own(out), exact=True)
-        self._gone = self._keep.gone
         self._read(base.key_heads)
         self._scoring = replace(self._scoring, mask=Mask())
         self.shape = (self.shape[0], keys)

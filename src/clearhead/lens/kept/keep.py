@@ -194,14 +194,11 @@ class Choice:
 EVERYTHING = Choice()
 
 
-def own(x: Tensor, *, step: bool = False) -> Tensor:
-    """The tensor alone: a copy where it is a window on something larger that would be kept alive with it.
-
-    step: one new token was read, and k is a window on the growing cache that all steps share; it is not copied.
-    """
+def own(x: Tensor) -> Tensor:
+    """The tensor alone: a copy where it is a window on something larger that would be kept alive with it."""
     x = x.detach()
     larger = x.untyped_storage().nbytes() > 1.05 * x.numel() * x.element_size()
-    return x.clone(memory_format=torch.contiguous_format) if larger and not step else x
+    return x.clone(memory_format=torch.contiguous_format) if larger else x
 
 
 def rounded(x: Tensor, dtype: torch.dtype) -> Tensor:

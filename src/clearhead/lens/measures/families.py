@@ -28,8 +28,6 @@ from clearhead.lens.seen import Call, Kind, Seen
 from clearhead.lens.ways_out import outputs
 from clearhead.lens.ways_out.colours import INK, LINE, PAPER, SOFT
 
-ENDINGS = (".png", ".svg", ".pdf")
-
 CELLS = 2**22
 """Rows are derived so many that a block, of all heads, has about this many numbers."""
 
@@ -118,8 +116,7 @@ def _places(call: Call, rows: range, cols: range, batch: int, sinks: bool) -> Fl
 
 
 def _draw(found: Families, path: str | Path) -> Path:
-    if Path(path).suffix.lower() not in ENDINGS and Path(path) != Path():
-        raise InputError(f"{path} is none of {', '.join(ENDINGS)}; name the picture so.")
+    outputs.check_drawn(path)
     try:
         from matplotlib import colormaps
         from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clearhead.errors import InputError, MissingDependencyError
+from clearhead.errors import MissingDependencyError
 from clearhead.lens.roles.names import MEANING, Role
 from clearhead.lens.roles.report import Finding, Roles
 from clearhead.lens.ways_out import glyphs, outputs
@@ -33,7 +33,6 @@ COLOURS: dict[Role, str] = {
 }
 NONE = "#f6f1e7"
 
-ENDINGS = (".png", ".svg", ".pdf")
 NAMED = 24
 """With so many heads a layer, or fewer, cells have room for a word."""
 
@@ -41,8 +40,7 @@ NAMED = 24
 def check_path(path: str | Path) -> Path:
     """The path, where a picture can be written to it, told before models have run. Raises InputError, LensError or
     MissingDependencyError where it cannot."""
-    if Path(path).suffix.lower() not in ENDINGS and Path(path) != Path():
-        raise InputError(f"{path} is none of {', '.join(ENDINGS)}; name the picture so.")
+    outputs.check_drawn(path)
     _figure()
     return outputs.check_path(path, "picture", "roles.png")
 

@@ -9,7 +9,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-from clearhead.errors import LensError
+from clearhead.errors import InputError, LensError
+
+DRAWN = (".png", ".svg", ".pdf")
+"""Endings of pictures that matplotlib draws."""
 
 
 def check_path(path: str | os.PathLike[str], what: str = "file", example: str = "look.npz") -> Path:
@@ -50,6 +53,12 @@ def _try(path: Path, what: str) -> None:
 def _beside(path: Path) -> Path:
     """Where a file is written before it takes its place."""
     return path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+
+
+def check_drawn(path: str | os.PathLike[str]) -> None:
+    """Raise InputError for what matplotlib draws no picture to; an empty name is `check_path`'s to tell."""
+    if Path(path).suffix.lower() not in DRAWN and Path(path) != Path():
+        raise InputError(f"{path} is none of {', '.join(DRAWN)}; name the picture so.")
 
 
 def check_ending(path: Path, endings: tuple[str, ...], what: str) -> str:

@@ -63,7 +63,6 @@ def links(
     is none, OutsideError for a layer or head that is not there.
     """
     most = _most(k, threshold)
-    check_source(source)
     for chosen in layers_of(source, kind, layer, head, batch):
         yield from _of_layer(chosen, most, threshold)
 

@@ -87,7 +87,7 @@ def hidden_by(module: Attention) -> str | None:
 def edited(model: nn.Module, edits: Mapping[Place, Edit], *, must_run: bool = True) -> Iterator[None]:
     """The model with these edits while the block lasts. One thread at a time: others that ask for the model wait.
 
-    must_run: whether a layer of a transformers model that the model did not run is an error; of ours all run.
+    must_run: whether a layer of a transformers model that the model did not run is an error; of ours it never is.
     """
     if not edits:
         yield
@@ -164,13 +164,12 @@ def widths_of(model: nn.Module) -> dict[Place, int]:
 
 
 def heads_at(
-    model: nn.Module, heads: Iterable[tuple[int, int]] | None, kind: Kind | None
+    widths: Mapping[Place, int], heads: Iterable[tuple[int, int]] | None, kind: Kind | None
 ) -> dict[Place, tuple[int, ...]]:
-    """The heads, given as (layer, head), by place; None is every head of every layer.
+    """The heads, given as (layer, head), by place; None is every head of every layer. widths: what `widths_of` gives.
 
     kind: may be left out where the model has one kind of attention. Raises OutsideError for a head there is not.
     """
-    widths = widths_of(model)
     kinds = [each for each in KINDS if any(place[0] == each for place in widths)]
     if kind is None and len(kinds) > 1:
         raise LensError(f"this model has several kinds of attention; say which: {', '.join(map(repr, kinds))}.")

@@ -6,9 +6,8 @@ The answer is one number for each row of a batch, so that a sweep runs many what
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +18,7 @@ from clearhead.errors import InputError, OutsideError
 from clearhead.lens.given import sort_of
 from clearhead.lens.index import indices
 from clearhead.lens.reading import Reading
-from clearhead.lens.texts import Encoded, Readable, Translating
+from clearhead.lens.texts import Readable, as_written
 from clearhead.model.config import (
     Head,
     LanguageModel,
@@ -235,19 +234,15 @@ def token_of(lm: Readable, reading: Reading, word: str | int) -> tuple[int, int]
         if spelt is not None and whole[: gaps[0]] == ids[: gaps[0]] and len(whole) > gaps[0] and word.strip():
             return whole[gaps[0]], max(1, len(whole) - len(ids) + 1)
     else:
-        encode: Callable[[str], Encoded] = lm.tokenizer.encode
-        if reading.begun is not None and isinstance(lm.tokenizer, Translating):
-            encode = partial(_written, lm.tokenizer, reading.target_language)
-        for between in (" ", ""):
-            encoding = encode(f"{text}{between}{word}") if word.strip() else None
-            if encoding is not None and encoding.ids[: len(ids)] == ids and len(encoding.ids) > len(ids):
+        for line in (f"{text} {word}", f"{text}{word}") if word.strip() else ():
+            if reading.begun is None:
+                encoding = lm.tokenizer.encode(line)
+            else:
+                encoding = as_written(lm.tokenizer, line, reading.target_language)
+            if encoding.ids[: len(ids)] == ids and len(encoding.ids) > len(ids):
                 spelt_out = [b > a for a, b in encoding.offsets[len(ids) :]]  # what comes after the word spells nothing
                 return encoding.ids[len(ids)], max(1, sum(spelt_out))
     raise InputError(f"{word!r} is no token that could stand there; give another word, or a token's id.")
-
-
-def _written(tokenizer: Translating, language: str | None, text: str) -> Encoded:
-    return tokenizer.encode_target(text, language)
 
 
 def config_of(lm: Readable) -> ModelConfig:

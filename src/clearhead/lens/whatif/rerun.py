@@ -102,7 +102,7 @@ def patch(
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(f"at holds pairs of positions, (to, from), and {pair!r} is none.")
     edits = {}
-    for place, chosen in heads_at(model, heads, kind).items():
+    for place, chosen in heads_at(widths_of(model), heads, kind).items():
         given = outputs.vectors.get(place)
         if given is None:
             raise InputError(f"layer {place[1]} of the {place[0]} did not run in the other text; run the whole model.")
@@ -136,7 +136,7 @@ def _at(
 ) -> dict[Place, Rescored | Withheld]:
     """An edit for each place that has one of these heads; it is told which of the place's, or None for all."""
     widths, edits = widths_of(model), {}
-    for place, chosen in heads_at(model, heads, kind).items():
+    for place, chosen in heads_at(widths, heads, kind).items():
         mask = torch.zeros(widths[place], dtype=torch.bool)
         mask[list(chosen)] = True
         edits[place] = make(None if bool(mask.all()) else mask)

@@ -78,7 +78,7 @@ def silencing(
     widths = widths_of(model)
     device = next(model.parameters()).device
     found: dict[Place, Silenced] = {}
-    for place, chosen in heads_at(model, heads, kind).items():
+    for place, chosen in heads_at(widths, heads, kind).items():
         if isinstance(how, Means) and place not in how.vectors:
             raise InputError(
                 f"layer {place[1]} of the {place[0]} did not run in the reference texts, so that it has no mean; run "

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from clearhead.errors import OutsideError
 from clearhead.lens.alone import alone
-from clearhead.lens.given import check_readable
 from clearhead.lens.maps.derived import count
 from clearhead.lens.places import Place
 from clearhead.lens.reading import Reading, read
@@ -100,9 +99,8 @@ def sweep(
     """
     check_how(how, references)
     check_measure(measure)
-    check_readable(lm)
-    model = lm.model
     reading = read(lm, text, target, source_language=source_language, target_language=target_language)
+    model = lm.model
     widths = widths_of(model)
     kinds = [each for each in KINDS if any(place[0] == each for place in widths)]
     if kind is not None and kind not in kinds:

@@ -134,9 +134,7 @@ async function pick(i) {
   if (begin) Object.assign(state, { query: i, key: null, links: null });
   else state.key = i;
   turnRound();
-  await show();
-  await rank();
-  remember();
+  await link();
 }
 
 /** Another attention of the same look: the text's own, what is written's own, or how that reads the text. */
@@ -147,15 +145,12 @@ async function chooseKind(kind) {
 }
 
 /** In cross-attention the word that reads is clicked in one text, and what it reads in the other. */
-async function pickReader(i) {
-  Object.assign(state, { query: i, links: null });
-  await show();
-  await rank();
-  remember();
-}
+const pickReader = (i) => link({ query: i, links: null });
+const pickRead = (i) => link({ key: i });
 
-async function pickRead(i) {
-  state.key = i;
+/** Choose a link, or a part of one, and show it. */
+async function link(change = {}) {
+  Object.assign(state, change);
   await show();
   await rank();
   remember();
@@ -175,9 +170,7 @@ async function pickCell(cell) {
   turnRound();
   reading().reveal(state.query);
   if (two()) sentence.reveal(state.key);
-  await show();
-  await rank();
-  remember();
+  await link();
 }
 
 async function rank() {
