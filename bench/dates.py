@@ -21,7 +21,7 @@ SEED = 20_260_303
 
 
 def of_family(family: str, part: Part, seed: int = SEED) -> Iterator[Example]:
-    """The examples of a part that are of this family; none where the part has none of its styles."""
+    """The examples of a part that are of this family, without end."""
     return (made for made in (example(seed, n, part) for n in count()) if made.style.family == family)
 
 

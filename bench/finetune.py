@@ -3,7 +3,7 @@
     python -m bench.finetune                   everything (about 80 minutes on 2 cores)
     python -m bench.finetune sst2 sst2-lora    these parts alone; the others' figures stay as they were
 
-    sst2, sst2-lora, sst2-scratch    accuracy on the dev sentences (Socher et al. 2013; 6,919 whole sentences to learn)
+    sst2, sst2-lora, sst2-scratch    accuracy on the dev sentences (Socher et al. 2013; 6,920 whole sentences to learn)
     wikiann, wikiann-scratch         F1 of whole entities, by seqeval, on dev (Pan et al. 2017; 20,000 to learn)
 
 Each is `clearhead train recipes/NAME.toml` as it stands, `-scratch` with `model.scratch=true`; scores are of the last

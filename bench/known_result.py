@@ -22,7 +22,6 @@ nanoGPT by now has none, and the exact GELU. With both as nanoGPT has them seed 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import tempfile
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import RESULTS, keep_part, machine
+from bench.measure import keep_part, machine
 from clearhead.api.recipe import Recipe
 from clearhead.api.training import Run
 from clearhead.train.objectives.common import Chance
@@ -102,15 +101,9 @@ def trained(which: str, seed: int, *, quick: bool) -> dict[str, object]:
     }
 
 
-def kept() -> dict[str, Any]:
-    """What was measured before."""
-    path = RESULTS / "known_result.json"
-    return json.loads(path.read_text()) if path.exists() else {}
-
-
 def means() -> None:
     """Print what the seeds come to together."""
-    seeds = [figures for name, figures in sorted(kept().items()) if name.startswith("seed")]
+    seeds = [figures for name, figures in sorted(kept("known_result").items()) if name.startswith("seed")]
     for which in TRAININGS:
         found = [figures[which] for figures in seeds if which in figures]
         if found:
@@ -141,7 +134,7 @@ def main() -> None:
             found["share_of_time"] = round(found["defaults"]["seconds"] / found["recipe"]["seconds"], 3)
             print(f"seed {seed}: our defaults took {found['share_of_time']} of the recipe's time")
         if not args.quick:
-            before = kept().get(f"seed {seed}", {}) if args.only else {}
+            before = kept("known_result").get(f"seed {seed}", {}) if args.only else {}
             keep_part("known_result", f"seed {seed}", {**before, **found})
     if not args.quick:
         means()

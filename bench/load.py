@@ -15,8 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -100,10 +98,7 @@ def memory(who: str, folder: Path, dtype: str) -> dict[str, object]:
 
 def memory_apart(who: str, folder: Path, dtype: str) -> dict[str, object]:
     """`memory` in a fresh process."""
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "bench.load", "--memory", who, str(folder), dtype]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, object] = alone("bench.load", "--memory", who, str(folder), dtype)
     return result
 
 

@@ -21,16 +21,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from bench.measure import RESULTS, keep, machine, paired, peak_bytes
+from bench.measure import keep, machine, paired, peak_bytes
 from clearhead.lens.watch import watch
 from clearhead.model import presets
 from clearhead.model.config import ModelConfig
@@ -146,10 +143,7 @@ def memory(family: str, length: int) -> dict[str, object]:
 
 def memory_apart(family: str, length: int) -> dict[str, object]:
     """`memory` in a fresh process."""
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-    command = [sys.executable, "-m", "bench.look", family, "--memory", str(length)]
-    done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    result: dict[str, object] = alone("bench.look", family, "--memory", str(length))
     return result
 
 
@@ -253,8 +247,7 @@ def main() -> None:
     for part in measures if "all" in args.parts else args.parts:
         figures = measures[part]()
         if not args.quick:
-            kept = RESULTS / "look.json"
-            before = json.loads(kept.read_text()) if kept.exists() else {}
+            before = kept("look")
             if args.lengths and part in before and part in FAMILIES:
                 others = [row for row in before[part]["forward"] if row["T"] not in args.lengths]
                 figures["forward"] = sorted([*others, *figures["forward"]], key=lambda row: row["T"])  # type: ignore

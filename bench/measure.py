@@ -126,6 +126,19 @@ def status_bytes(key: str) -> int:
     return int(line.split()[1]) * 1024
 
 
+def alone(*command: str) -> Any:
+    """What `python -m COMMAND` prints last, as JSON: a fresh process, whose allocator gives large blocks back."""
+    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+    told = subprocess.run([sys.executable, "-m", *command], env=environment, check=True, capture_output=True, text=True)
+    return json.loads(told.stdout.splitlines()[-1])
+
+
+def kept(name: str) -> dict[str, Any]:
+    """What was measured before; nothing where nothing was."""
+    path = RESULTS / f"{name}.json"
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
 def keep(name: str, figures: dict[str, object]) -> Path:
     """Write the figures and the machine to bench/results/NAME.json and say where."""
     RESULTS.mkdir(exist_ok=True)
@@ -139,7 +152,6 @@ def keep_part(name: str, part: str, figures: dict[str, object]) -> Path:
     """Write one part's figures to bench/results/NAME.json, with the machine it was measured on; the others stay."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    before = json.loads(path.read_text()) if path.exists() else {}
-    path.write_text(json.dumps({**before, part: {"machine": machine(), **figures}}, indent=1) + "\n")
+    path.write_text(json.dumps({**kept(name), part: {"machine": machine(), **figures}}, indent=1) + "\n")
     print(f"{part} kept in {path}", flush=True)
     return path

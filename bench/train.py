@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -179,14 +178,9 @@ def step_memory(size: str, side: str) -> int:
 
 def memory(*, quick: bool) -> dict[str, object]:
     """Each side in a fresh process, with an allocator that gives large blocks back at once."""
-    environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
     found: dict[str, object] = {}
     for size in ("small", "baby"):
-        peaks = {}
-        for side in ("ours", "peer"):
-            command = [sys.executable, "-m", "bench.train", "--memory-of", size, side]
-            done = subprocess.run(command, env=environment, check=True, capture_output=True, text=True)
-            peaks[side] = int(done.stdout.splitlines()[-1])
+        peaks = {side: alone("bench.train", "--memory-of", size, side) for side in ("ours", "peer")}
         found[size] = {**peaks, "ratio": round(peaks["ours"] / peaks["peer"], 3)}
         print(f"{size}: a step takes {peaks['ours'] / 1e6:.0f} MB, transformers' {peaks['peer'] / 1e6:.0f} MB")
     return found

@@ -5,7 +5,8 @@
     python -m bench.translation --score         only scores the newest checkpoints, trained to the end or not
     python -m bench.translation --quick         a few steps and 50 texts: does it run? nothing is kept
 
-All three read the same batches for the same number of steps, with as many parameters (recipes/multi30k-de-en*.toml). A
+All three read the same batches for the same number of steps, with as many parameters (recipes/multi30k-de-en*.toml;
+`gru-summary`, which has no attention, a tenth fewer). A
 training that is stopped (Ctrl-C saves) goes on where it was when the bench is run again. Scored on test 2016 as it lies
 in the file, case and all, by sacrebleu (13a): with beam 5, and greedily.
 """
@@ -14,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import gzip
-import json
 import signal
 import sys
 import time
@@ -22,7 +22,7 @@ from pathlib import Path
 
 import torch
 
-from bench.measure import RESULTS, keep
+from bench.measure import keep, kept
 from clearhead.api.training import Run, read_recipe
 from clearhead.generate import generate_ids
 from clearhead.train import state
@@ -131,17 +131,16 @@ def main() -> None:
     args = parser.parse_args()
     if strange := [name for name in args.names if name not in MODELS]:
         parser.error(f"there is no {strange[0]!r}; choose from {', '.join(MODELS)}")
-    path = RESULTS / "translation.json"
-    kept = {key: value for key, value in json.loads(path.read_text()).items() if key in MODELS} if path.exists() else {}
+    told = {key: value for key, value in kept("translation").items() if key in MODELS}
     for name in args.names or MODELS:
         folder = args.runs / name
         cpu_s = None
         if not args.score:
             cpu_s = train(name, folder, ["loop.steps=6", "loop.save_every=6"] if args.quick else [])
         figures = scored(name, folder, args.test, 50 if args.quick else None)
-        kept[name] = {**figures, **({"CPU seconds of the last go": round(cpu_s)} if cpu_s is not None else {})}
+        told[name] = {**figures, **({"CPU seconds of the last go": round(cpu_s)} if cpu_s is not None else {})}
     if not args.quick and args.test == "test_2016_flickr":
-        keep("translation", kept)
+        keep("translation", told)
 
 
 if __name__ == "__main__":

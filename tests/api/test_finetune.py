@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import json
+import lzma
 import tomllib
 from collections import Counter
 from dataclasses import fields, replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import clearhead
 from clearhead.api.finetune import recipe_for
-from clearhead.api.recipe import Checkpoint, Recipe
+from clearhead.api.recipe import Checkpoint, Recipe, Table
 from clearhead.api.sources import Reading
 from clearhead.api.training import Run, read_recipe
 from clearhead.api.written import as_toml
 from clearhead.cli import main
-from clearhead.errors import ClearheadError, ConfigError
+from clearhead.errors import ClearheadError, ConfigError, TrainingError
 from clearhead.text import Tokenizer
 from clearhead.train.adapters import LoRA
 from clearhead.train.data.encoders import Labelled, Scored, Tagged
@@ -57,7 +61,7 @@ def test_from_minilm_on_a_small_table(tmp_path: Path) -> None:
         labels=("bad", "good"), text="sentence", longest=512
     )
     found = clearhead.evaluate(run)
-    assert found["accuracy"] == clearhead.evaluate(lm, table.with_name("held.csv").parent / _last(table, 4))["accuracy"]
+    assert found["accuracy"] == clearhead.evaluate(lm, _last(table, 4))["accuracy"]
 
 
 def _last(table: Path, rows: int) -> Path:
@@ -242,6 +246,24 @@ def test_what_cannot_be_learned(tmp_path: Path, content: str, how: dict[str, obj
     with pytest.raises(ClearheadError) as error:
         recipe_for("minilm", tmp_path / "a.csv", **how)  # type: ignore[arg-type]
     assert said in str(error.value)
+
+
+def test_a_row_that_cannot_be_used_is_told_with_its_place(tmp_path: Path) -> None:
+    row = json.dumps({"translation": {"source": "3 March 2026", "target": "2026-03-03"}})
+    for last in ({"x": 1}, {"translation": {"source": "4 March 2026"}}):
+        (tmp_path / "dates.jsonl").write_text(f"{row}\n{json.dumps(last)}\n")
+        with pytest.raises(TrainingError, match=r"dates\.jsonl, line 2: there is no "):
+            recipe_for("dates", tmp_path / "dates.jsonl")
+
+
+@pytest.mark.parametrize("pack", [gzip, bz2, lzma])
+def test_packed_files_are_read_by_their_name_inside(tmp_path: Path, pack: ModuleType) -> None:
+    ending = {gzip: "gz", bz2: "bz2", lzma: "xz"}[pack]
+    path = tmp_path / f"a.csv.{ending}"
+    path.write_bytes(pack.compress(b"text,label\na,b\nc,d\n" * 3))
+    for data in (path, tmp_path):
+        source = recipe_for("minilm", data).recipe.data.source
+        assert isinstance(source, Table)
 
 
 def test_refusals_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

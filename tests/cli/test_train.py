@@ -143,6 +143,12 @@ def test_what_takes_long_is_said_first_and_nothing_is_measured_where_nothing_is_
     assert "measuring" not in told.err
 
 
+def test_a_recipes_own_keys_are_left_as_they_are(run: Run, here: Path) -> None:
+    """`vocab_size` is an option of another command."""
+    told = run("train", "verses.toml", "tokenizer.learn=byte-bpe", "tokenizer.vocab_size=0")
+    assert told.code == 2 and "tokenizer.vocab_size=0 lies outside" in told.err
+
+
 def test_a_name_that_is_nearly_a_models(run: Run, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def nowhere(name: str, *_: object, **__: object) -> Path:
         raise UnknownModelError(f"{name!r} is nowhere.")

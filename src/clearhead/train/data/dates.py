@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar
 
 from clearhead.errors import ConfigError
-from clearhead.train.data.rows import Found, Piece, Skipped
+from clearhead.train.data.rows import Found, Piece, Skipped, ranges
 
 T = TypeVar("T")
 Part = Literal["training", "new-days", "new-styles"]
@@ -246,8 +246,7 @@ class Dates:
 
     def pieces(self) -> list[Piece]:
         """Ranges of 2,000."""
-        ends = range(0, self.rows, 2_000)
-        return [Piece("dates", at, min(at + 2_000, self.rows), 40 * min(2_000, self.rows - at)) for at in ends]
+        return ranges("dates", self.rows, each=40)
 
     def read(self, piece: Piece) -> Iterator[Found | Skipped]:
         """Each row."""

@@ -1,4 +1,5 @@
-"""Files, read in bounded pieces. Whatever its size, no file is ever held whole, and no line longer than is allowed.
+"""Files, read in bounded pieces. No file is ever held whole, but for a packed text that is one document; and no line
+longer than is allowed.
 
 A piece is a range of bytes, so many processes can read one file at once: a line belongs to the piece in which it
 begins. Every complaint names the file, the line and the byte.

@@ -1,7 +1,7 @@
-"""Readers: from files to rows. `texts.py` reads texts, `columns.py` rows with columns; here is what needs no file.
+"""Readers: from files to rows. `texts.py` reads texts, `columns.py` rows with columns; here are rows that are given.
 
-All but a bare table are read with the standard library, by ranges of bytes, in parallel, and without a copy of the data
-on disk; Parquet and Hugging Face's datasets go through `tables.py`.
+All are read with the standard library, in parallel, and without a copy of the data on disk: texts and JSON lines by
+ranges of bytes, tables and tagged words a file at a time. Parquet and Hugging Face's datasets go through `tables.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from clearhead.train.data.columns import Conll, JsonLines, Table
-from clearhead.train.data.rows import Found, Piece, Row, Skipped
+from clearhead.train.data.rows import Found, Piece, Row, Skipped, ranges
 from clearhead.train.data.texts import ParallelLines, TextFiles, TextLines
 
 __all__ = ["Conll", "GivenRows", "JsonLines", "ParallelLines", "Table", "TextFiles", "TextLines"]
@@ -42,10 +42,7 @@ class GivenRows:
 
     def pieces(self) -> list[Piece]:
         """Ranges of 2,000 rows."""
-        ends = range(0, len(self.rows), 2000)
-        return [
-            Piece(self.name, at, min(at + 2000, len(self.rows)), 100 * min(2000, len(self.rows) - at)) for at in ends
-        ]
+        return ranges(self.name, len(self.rows), each=100)
 
     def read(self, piece: Piece) -> Iterator[Found | Skipped]:
         """Each row."""

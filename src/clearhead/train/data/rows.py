@@ -65,6 +65,11 @@ class Piece(NamedTuple):
     last: bool = True
 
 
+def ranges(name: str, rows: int, each: int) -> list[Piece]:
+    """Pieces of 2,000 rows, of `each` bytes or so a row."""
+    return [Piece(name, at, min(at + 2000, rows), each * min(2000, rows - at)) for at in range(0, rows, 2000)]
+
+
 @runtime_checkable
 class Reader(Protocol):
     """Data that is ready to be read. It can be pickled, so that other processes read pieces of it."""
