@@ -189,7 +189,7 @@ def test_a_gradient_far_larger_than_usual_is_left_out() -> None:
     one = trainer(steps=40, spike=3.0, clip=None)
     for _ in range(25):
         assert one.step().spike is None
-    one._norms.extend([n / 100 for n in list(one._norms)] * 4)
+    one._spikes.norms.extend([n / 100 for n in list(one._spikes.norms)] * 4)
     told = one.step()
     assert told.spike is not None and "usually" in told.spike
 
@@ -197,7 +197,7 @@ def test_a_gradient_far_larger_than_usual_is_left_out() -> None:
 def test_gradients_that_have_grown_for_good_are_followed_again() -> None:
     """Else a run whose gradients stay large would leave out every update from there on."""
     one = trainer(steps=80)
-    one._norms.extend([1e-6] * 100)
+    one._spikes.norms.extend([1e-6] * 100)
     spikes = [one.step().spike for _ in range(60)]
     assert spikes[0] is not None and spikes[40] is not None and spikes[-1] is None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 from clearhead._disk import put_text
 from clearhead.api.recipe import Checkpoint, KnownTokenizer, Recipe, Recurrent, RecurrentTranslator
-from clearhead.errors import ConfigError, TrainingError
+from clearhead.errors import ClearheadError, ConfigError, TrainingError
 from clearhead.train import recipe as recipes
 from clearhead.train import state
+from clearhead.train.distributed import Processes, job, restarted
 from clearhead.train.trackers import TensorBoard
 
 RECORD = "run.json"
@@ -96,6 +97,60 @@ def settled(recipe: Recipe) -> Recipe:
 def recipe_of(told: Mapping[str, Any]) -> Recipe:
     """The recipe in a run's record."""
     return recipes.filled(Recipe, {key: value for key, value in told["recipe"].items() if key != "kind"})
+
+
+def going_on(
+    folder: Path, recipe: Recipe, processes: Processes, *, resume: bool, say: Callable[[str], None]
+) -> tuple[Path | None, Mapping[str, Change]]:
+    """The checkpoint that a run goes on from, if any, the same in every process; and, in the first one, what is other
+    than when the run was begun, or last gone on with, by the recipe's keys.
+
+    What torchrun starts again goes on by itself, with the very same recipe only. Raises TrainingError for a run that is
+    not to be gone on with, or cannot be; ConfigError for a change that it does not allow.
+    """
+    held, again = processes.agreed((bool(state.checkpoints(folder)), restarted() or _same_job(folder)))
+    if held and not (resume or again):
+        raise TrainingError(f"{folder} holds a run already; go on with --resume {folder}, or name another with --out.")
+    if not (resume or again):
+        return None, {}
+    flaws: list[str] = []
+    newest = state.newest(folder, flaws.append, processes)
+    if newest is None and held:
+        raise TrainingError(
+            f"{folder} has no checkpoint that is whole: {'; '.join(flaws)}. Bring one back, or remove them to begin "
+            "again at step 0."
+        )
+    for flaw in flaws:
+        say(flaw)
+    if newest is None:
+        if (folder / RECORD).exists():
+            say(f"{folder} was stopped before its first checkpoint; it begins again at step 0")
+        return None, {}
+    changes: Mapping[str, Change] = {}
+    error: ClearheadError | None = None
+    if processes.first:
+        try:
+            changes = allowed(folder, recipe, newest)
+            if not resume and changes:  # what was started again is what was started, to the letter
+                raise TrainingError(
+                    f"{folder} holds a run already, of another recipe ({', '.join(changes)}); go on with --resume "
+                    f"{folder}, or name another with --out."
+                )
+        except ClearheadError as refused:
+            error = refused
+    if (error := processes.agreed(error)) is not None:
+        raise error
+    return newest, changes
+
+
+def _same_job(folder: Path) -> bool:
+    """Whether this very job of torchrun's began the run: it starts all processes again when one dies, or joins."""
+    if job() is None:
+        return False
+    try:
+        return bool(record(folder).get("job") == job())
+    except TrainingError:
+        return False
 
 
 def allowed(folder: Path, recipe: Recipe, checkpoint: Path) -> dict[str, Change]:

@@ -15,7 +15,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,24 +24,22 @@ from typing import Any
 import torch
 
 from clearhead import __version__
-from clearhead.api import fitting, resuming
+from clearhead.api import fitting, resuming, samples
 from clearhead.api.building import Built, built
 from clearhead.api.feeding import batches
 from clearhead.api.recipe import NewTokenizer, Recipe
 from clearhead.checkpoint.pretrained import export
-from clearhead.errors import ClearheadError, MissingDependencyError, TrainingError
-from clearhead.generate import generate_ids
-from clearhead.model.recurrent_translator import RecurrentTranslator
-from clearhead.model.transformer import EncoderDecoder
+from clearhead.errors import MissingDependencyError, TrainingError
 from clearhead.text.tokenizer import Tokenizer
 from clearhead.train import curve, memory, state, trackers
 from clearhead.train import recipe as recipes
 from clearhead.train.adapters import adapt, merge
-from clearhead.train.distributed import Processes, job, restarted
+from clearhead.train.distributed import Processes, job
 from clearhead.train.flops import Cost, cost_of
 from clearhead.train.journal import Journal
-from clearhead.train.loop import LOST, Step, Trainer
+from clearhead.train.loop import Step, Trainer
 from clearhead.train.precision import Chosen, Peak, choose, peak_of
+from clearhead.train.spikes import LOST
 
 
 @dataclass(frozen=True)
@@ -77,10 +75,8 @@ class Run:
         self.processes = processes if processes is not None else Processes("alone")
         self._say = say if self.processes.first else lambda _: None
         self.journal: Journal | None = None
-        self.changes: Mapping[str, resuming.Change] = {}
-        """What is other than when the run was begun, or last gone on with, by the recipe's keys."""
         fitting.check_folder(folder)
-        self._newest = self._found(resume)
+        self._newest, self.changes = resuming.going_on(folder, recipe, self.processes, resume=resume, say=self._say)
         fitting.check(recipe)
         trackers.check(recipe.tracker)
         if self.processes.device.type == "cpu":
@@ -98,47 +94,6 @@ class Run:
         if self._newest is not None:
             self.trainer.resume(self._newest)
         self._tell_beginning()
-
-    def _found(self, resume: bool) -> Path | None:
-        """The checkpoint to go on from, if any; every process has the same. Raises TrainingError for a run that is not
-        to be gone on with, or cannot be; ConfigError for a change that it does not allow. What torchrun starts again
-        goes on by itself, with the very same recipe only."""
-        held, again = self.processes.agreed(
-            (bool(state.checkpoints(self.folder)), restarted() or _same_job(self.folder))
-        )
-        if held and not (resume or again):
-            raise TrainingError(
-                f"{self.folder} holds a run already; go on with --resume {self.folder}, or name another with --out."
-            )
-        if not (resume or again):
-            return None
-        flaws: list[str] = []
-        newest = state.newest(self.folder, flaws.append, self.processes)
-        if newest is None and held:
-            raise TrainingError(
-                f"{self.folder} has no checkpoint that is whole: {'; '.join(flaws)}. Bring one back, or "
-                "remove them to begin again at step 0."
-            )
-        for flaw in flaws:
-            self._say(flaw)
-        if newest is None:
-            if (self.folder / resuming.RECORD).exists():
-                self._say(f"{self.folder} was stopped before its first checkpoint; it begins again at step 0")
-            return None
-        error: ClearheadError | None = None
-        if self.processes.first:
-            try:
-                self.changes = resuming.allowed(self.folder, self.recipe, newest)
-                if not resume and self.changes:  # what was started again is what was started, to the letter
-                    raise TrainingError(
-                        f"{self.folder} holds a run already, of another recipe ({', '.join(self.changes)}); go on with "
-                        f"--resume {self.folder}, or name another with --out."
-                    )
-            except ClearheadError as flaw:
-                error = flaw
-        if (error := self.processes.agreed(error)) is not None:
-            raise error
-        return newest
 
     def _build(self) -> Built:
         """The model and its tokenizer: the run's own where it goes on, and else as the recipe says."""
@@ -251,7 +206,7 @@ class Run:
                 self.trainer.settle()
 
     def _events(self) -> Iterator[Event]:
-        loop, evaluation, samples = self.recipe.loop, self.recipe.evaluation, self.recipe.samples
+        loop, evaluation, asked = self.recipe.loop, self.recipe.evaluation, self.recipe.samples
         began, due = time.perf_counter(), False
         for step in self.trainer.steps():
             if self.journal is None:
@@ -261,7 +216,7 @@ class Run:
             written: tuple[str, ...] = ()
             if self.batches.validation and (last or _due(evaluation.every, self.done)):
                 validation = self.evaluate()
-            if samples.prompts and (last or _due(samples.every, self.done)):
+            if asked.prompts and (last or _due(asked.every, self.done)):
                 written = self.samples()
             mfu = self._mfu(step)
             if self.journal is not None:
@@ -291,24 +246,8 @@ class Run:
 
     def samples(self) -> tuple[str, ...]:
         """What the model writes now, after each of the recipe's prompts, in the first process. Every one must ask."""
-        model, tokenizer, samples = self.trainer.whole(), self.built.tokenizer, self.recipe.samples
-        if model is None:
-            return ()
-        device = next(model.parameters()).device
-        written, translates = [], isinstance(model, EncoderDecoder | RecurrentTranslator)
-        for prompt in samples.prompts:
-            ids = torch.tensor([tokenizer.encode(prompt).ids], device=device)
-            room = getattr(model.config, "context", 10**9) - (0 if translates else ids.shape[1])
-            eos = [] if tokenizer.eos_id is None else [tokenizer.eos_id]
-            new = max(1, min(samples.max_new_tokens, room))
-            start = self.built.vocabulary.start if translates else None
-            try:
-                found = generate_ids(model, ids, max_new_tokens=new, eos=eos, pad=0, decoder_start=start)
-            except ClearheadError as error:
-                written.append(f"({error})")
-                continue
-            written.append(tokenizer.decode(found[0].tolist()))
-        return tuple(written)
+        model = self.trainer.whole()
+        return () if model is None else tuple(samples.written(model, self.built, self.recipe.samples))
 
     def save(self) -> Path:
         """Write a checkpoint of this moment; it stands when this returns. Raises TrainingError where it cannot be
@@ -366,16 +305,6 @@ def read_recipe(path: Path, changes: list[str]) -> Recipe:
 
 def _due(every: int, done: int) -> bool:
     return bool(every) and done % every == 0
-
-
-def _same_job(folder: Path) -> bool:
-    """Whether this very job of torchrun's began the run: it starts all processes again when one dies, or joins."""
-    if job() is None:
-        return False
-    try:
-        return bool(resuming.record(folder).get("job") == job())
-    except TrainingError:
-        return False
 
 
 def _commit() -> str | None:

@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
@@ -31,6 +30,7 @@ from clearhead.train.loss import total_loss
 from clearhead.train.optimiser import AdamW, Muon, Optimisers, clip, usual
 from clearhead.train.precision import Chosen, Precision, choose
 from clearhead.train.schedules import Constant, Cosine, InverseSquareRoot, WarmupStableDecay, straight_down
+from clearhead.train.spikes import IN_A_ROW, LOST, OnSpike, Spikes, rows_of
 from clearhead.train.state import Sharded, Whole
 
 if TYPE_CHECKING:
@@ -38,12 +38,6 @@ if TYPE_CHECKING:
 
 MOST_STEPS = 10**12
 """More than anybody can take: rows are numbered in 64 bits, and a step reads many."""
-IN_A_ROW = 20
-"""Steps without a number as their loss: one is a bad row, so many are a model that is lost; or data without labels."""
-LOST = (
-    "the run has diverged. Go on from its last checkpoint, or the one before, at a lower loop.optimiser.rate; or begin "
-    "again at one."
-)
 
 
 @runtime_checkable
@@ -82,7 +76,7 @@ class Loop:
     clip: float | None = 1.0
     smoothing: float = 0.0
     precision: Precision = "auto"
-    on_spike: Literal["skip", "keep", "stop"] = "skip"
+    on_spike: OnSpike = "skip"
     spike: float = 20.0
     recompute: bool = False
     compile: bool = False
@@ -144,8 +138,8 @@ class Trainer:
         self.done = 0
         self.n_tokens = 0
         self._asked = self._agreed_to_stop = False
-        self._norms: deque[float] = deque(maxlen=100)
-        self._unsound = self._unlabelled = 0
+        self._spikes = Spikes(loop.on_spike, loop.spike)
+        self._unlabelled = 0
         self._saving: Saving | None = None
         self._outline = outline(model) if self.processes.how == "fsdp" else None
         torch.manual_seed(loop.seed + self.processes.rank)
@@ -191,14 +185,17 @@ class Trainer:
             loss += part_loss.detach().double().cpu()
         self.processes.add_up(loss)
         norm = float(clip(self.optimisers.parameters, self.loop.clip))
-        spike, update = self._judge(number, float(loss), norm, parts)
+        try:
+            spike, update = self._spikes.judge(number, float(loss), norm, parts)
+        except TrainingError:
+            self.optimisers.forget()
+            raise
         factor = self.loop.schedule.factor(number, self.loop.steps)
         if update:
             self.optimisers.step(factor)
         else:
             self.optimisers.forget()
-        if math.isfinite(norm):  # also one left out: where all are large from here on, that is what is usual
-            self._norms.append(norm)
+        self._spikes.took(norm)
         self.done += 1
         self.n_tokens += n_tokens
         rate = self._choice.rate * factor
@@ -226,7 +223,7 @@ class Trainer:
         self.done += 1
         rate = self._choice.rate * self.loop.schedule.factor(step, self.loop.steps)
         seconds = time.perf_counter() - start
-        told = f"step {step}{_rows_of(parts)}: none of its tokens has a label; it is passed over"
+        told = f"step {step}{rows_of(parts)}: none of its tokens has a label; it is passed over"
         return Step(step=step, loss=math.nan, norm=math.nan, rate=rate, n_tokens=0, seconds=seconds, spike=told)
 
     def ask_to_stop(self) -> None:
@@ -241,32 +238,11 @@ class Trainer:
     @property
     def sound(self) -> bool:
         """Whether the last step had a number as its loss and as its gradient's norm."""
-        return not self._unsound
+        return not self._spikes.unsound
 
     def evaluate(self, batches: Sequence[Batch]) -> float:
         """The mean loss over all labels of these batches, in nats; every process must ask."""
         return mean_loss(self._shared, batches, self.precision, self.device)
-
-    def _judge(self, step: int, loss: float, norm: float, parts: Sequence[Batch]) -> tuple[str | None, bool]:
-        """Whether the step is odd, said in words, and whether its update may be made."""
-        sound = math.isfinite(loss) and math.isfinite(norm)
-        self._unsound = 0 if sound else self._unsound + 1
-        usual = sorted(self._norms)[len(self._norms) // 2] if len(self._norms) >= 20 else math.inf
-        if sound and norm <= self.loop.spike * usual:
-            return None, True
-        what = f"its gradient's norm is {norm:.3g}, usually {usual:.3g}" if sound else f"its loss is {loss}"
-        if not sound and math.isfinite(loss):
-            what = f"its gradient's norm is {norm}"
-        told = f"step {step}{_rows_of(parts)}: {what}"
-        if self.loop.on_spike == "stop" or (not sound and self.loop.on_spike == "keep"):
-            self.optimisers.forget()
-            raise TrainingError(f"{told}; look at these rows, or choose a lower rate or on_spike = 'skip'.")
-        if self.loop.on_spike == "keep":
-            return told, True
-        if self._unsound >= IN_A_ROW:
-            self.optimisers.forget()
-            raise TrainingError(f"{told}, and so it was in the {self._unsound - 1} steps before: {LOST}")
-        return f"{told}; the update is left out", False
 
     # ── on disk ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -282,9 +258,9 @@ class Trainer:
         strange = self.processes.all_told(state.not_finite(model))
         if (name := next(filter(None, strange), None)) is not None:
             raise TrainingError(f"step {self.done} is not saved, for its {name} is not all numbers: {LOST}")
-        if self._unsound > 1:
-            raise TrainingError(f"step {self.done} is not saved, for the last {self._unsound} had no loss: {LOST}")
-        mine = {**state.random_state(), "norms": torch.tensor(list(self._norms), dtype=torch.float64)}
+        if (n := self._spikes.unsound) > 1:
+            raise TrainingError(f"step {self.done} is not saved, for the last {n} had no loss: {LOST}")
+        mine = {**state.random_state(), "norms": self._spikes.state()}
         data = self.processes.gathered(self.batches.state())
         folder = run / state.name_of(self.done)
         moment = state.State(
@@ -348,18 +324,12 @@ class Trainer:
         mine = self.processes.rank
         if told.data[0]:  # a stream, which every process reads alike
             self.batches.load_state(told.data[0])
-        self._norms = deque(told.random[0]["norms"].tolist(), maxlen=100)
+        self._spikes.load_state(told.random[0]["norms"])
         self.done, self.n_tokens = told.step, told.tokens
         if mine < len(told.random):
             state.set_random_state(told.random[mine])
         else:
             torch.manual_seed(self.loop.seed + mine + 7919 * told.step)  # a process that was not there before
-
-
-def _rows_of(parts: Sequence[Batch]) -> str:
-    """Which rows a step reads, for what is said of it."""
-    rows = [row for part in parts for row in part.rows]
-    return f" (rows {', '.join(map(str, rows[:8]))}{' …' if len(rows) > 8 else ''})" if rows else ""
 
 
 def recompute(model: nn.Module) -> None:
