@@ -52,23 +52,22 @@ def agrees(one: list[list[float]], other: list[list[float]]) -> None:
 
 @pytest.mark.parametrize("how", ["ddp", "fsdp"])
 def test_two_processes_have_the_curve_of_one(tmp_path: Path, how: str, alone: list[list[float]]) -> None:
-    """And a run that they saved, each its part where the model is divided up, goes on with one."""
-    torchrun(2, "together.py", tmp_path, how, 8, 5, "sharded" if how == "fsdp" else "whole")
-    assert len(list(tmp_path.glob("step-00000005/shard-*"))) == (2 if how == "fsdp" else 0)
-    main(tmp_path, "alone", 8, 8)
-    agrees(curve(tmp_path), alone)
+    """And a run that they saved, each its part where the model is divided up, goes on with one. By Muon, too: the rows
+    of a matrix may lie with two processes, and what is made orthogonal is the whole matrix.
 
-
-@pytest.mark.parametrize("how", ["ddp", "fsdp"])
-def test_muon_gathers_matrices_that_are_divided_up(tmp_path: Path, how: str) -> None:
-    """Its rows may lie with two processes: what is made orthogonal is the whole matrix."""
-    one, two = tmp_path / "one", tmp_path / "two"
-    for folder in (one, two):
+    They meet twice: a group that ended with its DDP would wait for itself (`distributed._left`).
+    """
+    adam, muon, one = (tmp_path / name for name in ("adam", "muon", "one"))
+    for folder in (adam, muon, one):
         folder.mkdir()
-    main(one, "alone", 6, 6, "whole", "muon")
-    torchrun(2, "together.py", two, how, 6, 3, "whole", "muon")
-    main(two, "alone", 6, 6, "whole", "muon")
-    agrees(curve(two), curve(one))
+    by_adam = adam, how, 8, 5, "sharded" if how == "fsdp" else "whole"
+    torchrun(2, "together.py", *by_adam, "and", muon, how, 6, 3, "whole", "muon")
+    assert len(list(adam.glob("step-00000005/shard-*"))) == (2 if how == "fsdp" else 0)
+    main(adam, "alone", 8, 8)
+    agrees(curve(adam), alone)
+    for folder in (one, muon):
+        main(folder, "alone", 6, 6, "whole", "muon")
+    agrees(curve(muon), curve(one))
 
 
 @pytest.mark.slow

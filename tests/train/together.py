@@ -1,11 +1,13 @@
-"""What one of several processes runs: `torchrun … tests/train/together.py FOLDER HOW STEPS STOP [KIND]`. It stops
-after STOP of the STEPS; KIND is of its checkpoints, whole or sharded."""
+"""What one of several processes runs: `torchrun … tests/train/together.py FOLDER HOW STEPS STOP [KIND [BY]]`. It stops
+after STOP of the STEPS; KIND is of its checkpoints, whole or sharded; BY is who updates, adamw or muon. Another job may
+follow after `and`: processes take long to start."""
 
 from __future__ import annotations
 
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,4 +69,7 @@ def main(folder: Path, how: str, steps: int, stop: int, kind: str = "whole", by:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), *sys.argv[5:])
+    for between, words in groupby(sys.argv[1:], "and".__eq__):
+        if not between:
+            folder, how, steps, stop, *rest = words
+            main(Path(folder), how, int(steps), int(stop), *rest)

@@ -117,8 +117,8 @@ class Seen:
         return calls[call]
 
     def map(self, layer: int, head: int, kind: Kind | None = None, *, batch: int = 0, call: int = -1) -> AttentionMap:
-        """The map of one head. `kind` may be left out where only one kind was seen. batch: which text of the call; call:
-        which of the model's calls in the block, −1 is the last."""
+        """The map of one head. `kind` may be left out where only one kind was seen. batch: which text of the call;
+        call: which of the model's calls in the block, −1 is the last."""
         return self.call(layer, kind, call).map(head, batch)
 
     def growing(self, layer: int, head: int, kind: Kind | None = None, *, batch: int = 0, run: int = -1) -> GrowingMap:

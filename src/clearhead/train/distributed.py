@@ -13,6 +13,7 @@ What all of this costs is told, and computed, in docs/scale.md.
 
 from __future__ import annotations
 
+import atexit
 import copy
 import os
 import secrets
@@ -33,6 +34,11 @@ from clearhead.model.block import Block
 
 How = Literal["auto", "alone", "ddp", "fsdp"]
 T = TypeVar("T")
+
+_left: list[Any] = []
+"""Groups that were left, until the process ends. DDP's reducer has a hold on its group, and where that is the last one
+it ends the group under the GIL, for which the group's threads may be waiting: neither goes on (pytorch issue 56297)."""
+atexit.register(_left.clear)
 
 
 class Processes:
@@ -233,6 +239,7 @@ def processes(how: How = "auto") -> Iterator[Processes]:
         store, rank, size = next(iter(rendezvous("env://")))
         fresh = dist.PrefixStore(_met(store, rank, size), store)  # type: ignore[attr-defined]
         dist.init_process_group("nccl" if cuda else "gloo", store=fresh, rank=rank, world_size=size)
+        _left.append(dist.group.WORLD)
     except (RuntimeError, ValueError) as error:
         raise TrainingError(f"the processes could not find one another: {str(error).splitlines()[0]}") from None
     try:
