@@ -24,7 +24,7 @@ from clearhead.train.journal import Journal
 from clearhead.train.loop import Trainer
 from clearhead.train.precision import Chosen, Peak
 from clearhead.train.recipe import filled, with_changes
-from tests.api.verses import VERSES
+from tests.api.verses import VERSES, laid_out
 from tests.starting import started
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
@@ -208,34 +208,10 @@ def test_a_folder_that_holds_a_run_is_left_alone(tmp_path: Path) -> None:
         Run(recipe(tmp_path), tmp_path / "run")
 
 
-def written_recipe(tmp_path: Path) -> Path:
-    (tmp_path / "verses.txt").write_text(VERSES * 8)
-    path = tmp_path / "verses.toml"
-    path.write_text(
-        f"""
-batch = 8
-[data]
-source = {{ kind = "text-files", paths = ["{tmp_path / "verses.txt"}"] }}
-packing = {{ kind = "windows", length = 16 }}
-[tokenizer]
-kind = "new-tokenizer"
-learn = "character"
-[model]
-kind = "gpt2"
-n_layers = 1
-n_heads = 2
-d_model = 32
-[loop]
-steps = 100000
-precision = "float32"
-"""
-    )
-    return path
-
-
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     run = tmp_path / "run"
-    with started("-m", "clearhead", "train", written_recipe(tmp_path), "--out", run, cwd=tmp_path) as process:
+    long = "loop.steps=100000", "loop.save_every=100000"
+    with started("-m", "clearhead", "train", laid_out(tmp_path), *long, "--out", run, cwd=tmp_path) as process:
         assert process.stderr is not None
         while not ((run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text()) > 500):
             assert process.poll() is None
@@ -265,9 +241,14 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
     ],
 )
 def test_a_recipe_that_cannot_be_trained(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str], said: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    changes: list[str],
+    said: str,
 ) -> None:
-    path = written_recipe(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    path = laid_out(tmp_path)
     assert main(["train", str(path), *changes, "loop.steps=2", "--out", str(tmp_path / "run")]) == 2
     told = capsys.readouterr().err
     assert said in told.splitlines()[-1] and "Traceback" not in told
