@@ -67,6 +67,30 @@ def test_dates_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out)
 
 
+def test_bard_is_small_and_knows_its_english() -> None:
+    """Fewer bits a byte than any that never read such a text, and fewer for it than for another English."""
+    assert sum(path.stat().st_size for path in (TRAINED / "bard").iterdir()) < 12_000_000
+    lm = clearhead.load("bard")
+    old = "And it came to pass, when the king had heard the words of the people, that he went up unto the house."
+    new = "The update fixes several bugs in the settings menu, and the app no longer crashes when you log out."
+    bits = [clearhead.evaluate(lm, [{"text": text}])["bits per byte"] for text in (old, new)]
+    assert bits[0] < 1.5 and bits[0] < bits[1] - 1
+
+
+def test_bard_writes_the_same_in_transformers(tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    lm = clearhead.load("bard")
+    for folder in (TRAINED / "bard", clearhead.export(lm, tmp_path / "bard")):
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        for text in ("In the beginning", "ROMEO:\n", "My fellow citizens"):
+            ids = tokenizer(text, return_tensors="pt", return_token_type_ids=False)
+            assert ids["input_ids"].tolist() == [lm.tokenizer.encode(text).ids]
+            written = theirs.generate(**ids, max_new_tokens=30, do_sample=False)
+            assert tokenizer.decode(written[0], skip_special_tokens=True) == text + lm.generate(text, max_new_tokens=30)
+
+
 def test_each_number_is_read_where_it_stands() -> None:
     """Cross-attention: as the year, the month and the day are written, one head reads each of them in the text."""
     text = TEXTS[0]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 DEFAULT_TEXT = "The animal didn't cross the street because it was too tired"
 
-TEXTS: dict[str, str] = {"dates": "Tuesday 3rd of March, 2026"}
+TEXTS: dict[str, str] = {
+    "dates": "Tuesday 3rd of March, 2026",
+    "bard": "And God said, Let there be light: and there was light. And God saw the light, that it was good",
+}
 """The models that read another sort of text, and one."""
 
 LINKS: dict[tuple[str, str], dict[str, object]] = {
