@@ -29,7 +29,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import keep_part, machine
+from bench.measure import keep_part, kept, machine
 from clearhead.api.recipe import Recipe
 from clearhead.api.training import Run
 from clearhead.train.objectives.common import Chance

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import keep, machine, paired, peak_bytes
+from bench.measure import alone, keep, machine, paired, peak_bytes
 from clearhead.checkpoint import export, load
 from clearhead.model import presets
 from clearhead.model.transformer import build

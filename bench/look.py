@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import keep, machine, paired, peak_bytes
+from bench.measure import alone, keep, kept, machine, paired, peak_bytes
 from clearhead.lens.watch import watch
 from clearhead.model import presets
 from clearhead.model.config import ModelConfig

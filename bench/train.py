@@ -30,7 +30,7 @@ from typing import Any
 
 import torch
 
-from bench.measure import Apart, answer, in_turn, keep_part, machine, peak_bytes
+from bench.measure import Apart, alone, answer, in_turn, keep_part, machine, peak_bytes
 from clearhead.model import presets
 from clearhead.model.transformer import build
 from clearhead.train.batch import Batch
