@@ -14,6 +14,7 @@ from bench.dates import of_family, right
 from clearhead.checkpoint.embedded import EMBEDDED, OURS, TRAINED
 from clearhead.cli import main
 from clearhead.errors import UnknownModelError
+from clearhead.serve.opening import TEXTS as TEXTS_OF_MODELS
 from clearhead.train.data.dates import LAYOUTS
 from tests.conftest import ROOT
 
@@ -75,6 +76,15 @@ def test_bard_is_small_and_knows_its_english() -> None:
     new = "The update fixes several bugs in the settings menu, and the app no longer crashes when you log out."
     bits = [clearhead.evaluate(lm, [{"text": text}])["bits per byte"] for text in (old, new)]
     assert bits[0] < 1.5 and bits[0] < bits[1] - 1
+
+
+def test_what_bards_card_says_of_its_heads() -> None:
+    seen = clearhead.load("bard").look(TEXTS_OF_MODELS["bard"])
+    words = [token.strip() for token in seen.tokens]
+    first, second = (at for at, word in enumerate(words) if word == "God")
+    light = words.index("light", second)
+    assert float(seen.map(3, 0)[words.index("it"), light]) > 0.9
+    assert float(seen.map(5, 3)[second, first + 1]) > 0.9
 
 
 def test_bard_writes_the_same_in_transformers(tmp_path: Path) -> None:

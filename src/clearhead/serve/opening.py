@@ -12,6 +12,7 @@ TEXTS: dict[str, str] = {
 
 LINKS: dict[tuple[str, str], dict[str, object]] = {
     ("minilm", DEFAULT_TEXT): {"kind": "encoder", "layer": 5, "head": 11, "reads": "it", "read": "animal"},
+    ("bard", TEXTS["bard"]): {"kind": "decoder", "layer": 3, "head": 0, "reads": "21", "read": "18"},  # it: light
     ("dates", TEXTS["dates"]): {"kind": "cross", "layer": 1, "head": 2, "reads": "6", "read": "17"},  # 03: March
 }
 """By model and text: the head, and the word or the token's number that reads, and that is read."""
