@@ -15,6 +15,7 @@ from clearhead.errors import UnknownModelError
 from clearhead.train.loop import Trainer
 from tests.api.verses import contents, laid_out
 from tests.cli.conftest import Run
+from tests.starting import finished
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 

@@ -91,7 +91,7 @@ class Rotation:
         choice: Rotary,
         d_head: int,
         positions: Int[Tensor, "B T"],
-        length: int | Int[Tensor, "B #T"],
+        length: int | Int[Tensor, " B #T"],
         dtype: torch.dtype,
     ) -> Rotation:
         """The rotation of these positions in texts that are `length` tokens long (RoFormer, eq. 15)."""
@@ -114,7 +114,7 @@ class Rotation:
 
 
 def rotary_frequencies(
-    choice: Rotary, d_head: int, length: int | Int[Tensor, "B #T"], device: torch.device | None = None
+    choice: Rotary, d_head: int, length: int | Int[Tensor, " B #T"], device: torch.device | None = None
 ) -> tuple[Float[Tensor, "*texts half"], float]:
     """Radians per position of each turning pair, θ^(−2i/width) as the scaling bends it, and the factor of cos and sin.
 

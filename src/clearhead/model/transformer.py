@@ -55,7 +55,7 @@ class Output:
     """
 
     hidden: Float[Tensor, "B T C"]
-    logits: Float[Tensor, "B *rest"] | None = None
+    logits: Float[Tensor, " B *rest"] | None = None
     embedding: Float[Tensor, "B C"] | None = None
     pooled: Float[Tensor, "B C"] | None = None
     hidden_states: tuple[Float[Tensor, "B _ _"], ...] = ()

@@ -27,7 +27,7 @@ class Batch:
     """
 
     inputs: Mapping[str, Tensor]
-    labels: Int[Tensor, "B *T"] | Float[Tensor, "B *L"]
+    labels: Int[Tensor, " B *T"] | Float[Tensor, " B *L"]
     rows: tuple[int, ...] = field(default=())
     """Which rows of the data these are, so that a bad batch can be named."""
     mute: bool = False

@@ -37,7 +37,7 @@ def total_loss(output: Output, batch: Batch, *, smoothing: float = 0.0) -> Float
     return F.cross_entropy(logits.float(), flat, reduction="sum", label_smoothing=smoothing)
 
 
-def _numbers(logits: Float[Tensor, "B L"], labels: Float[Tensor, "B *L"]) -> Float[Tensor, ""]:
+def _numbers(logits: Float[Tensor, "B L"], labels: Float[Tensor, " B *L"]) -> Float[Tensor, ""]:
     wide = logits.float()
     if labels.ndim == 1:
         return F.mse_loss(wide.squeeze(-1), labels, reduction="sum")
