@@ -6,9 +6,9 @@
     python -m bench.translation --quick         a few steps and 50 texts: does it run? nothing is kept
 
 All three read the same batches for the same number of steps, with as many parameters (recipes/multi30k-de-en*.toml;
-`gru-summary`, which has no attention, a tenth fewer). A
-training that is stopped (Ctrl-C saves) goes on where it was when the bench is run again. Scored on test 2016 as it lies
-in the file, case and all, by sacrebleu (13a): with beam 5, and greedily.
+`gru-summary`, which has no attention, a tenth fewer). A training that is stopped (Ctrl-C saves) goes on where it was
+when the bench is run again. Scored on test 2016 as it lies in the file, case and all, by sacrebleu (13a): with beam 5,
+and greedily.
 """
 
 from __future__ import annotations

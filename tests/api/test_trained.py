@@ -14,7 +14,7 @@ from bench.dates import of_family, right
 from clearhead.checkpoint.embedded import EMBEDDED, OURS, TRAINED
 from clearhead.cli import main
 from clearhead.errors import UnknownModelError
-from clearhead.serve.opening import TEXTS as TEXTS_OF_MODELS
+from clearhead.serve.opening import text_for
 from clearhead.train.data.dates import LAYOUTS
 from tests.conftest import ROOT
 
@@ -79,7 +79,7 @@ def test_bard_is_small_and_knows_its_english() -> None:
 
 
 def test_what_bards_card_says_of_its_heads() -> None:
-    seen = clearhead.load("bard").look(TEXTS_OF_MODELS["bard"])
+    seen = clearhead.load("bard").look(text_for("bard"))
     words = [token.strip() for token in seen.tokens]
     first, second = (at for at, word in enumerate(words) if word == "God")
     light = words.index("light", second)

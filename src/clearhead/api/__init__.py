@@ -1,7 +1,8 @@
 """What a user holds: a loaded model that writes, fills in, classifies, embeds, looks and is written back.
 
 `Loaded` is the object, `load` makes one and `export` writes it. The rooms do the work; the files beside this one glue
-them to words: `write.py`, `fill.py`, `classify.py`, `embed.py`, and `texts.py`, which they share.
+them to words: `write.py`, `fill.py`, `classify.py`, `embed.py`, and `texts.py`, which they share. A run is
+`training.py`, by a recipe (`recipe.py`) or one that is written for you (`finetune.py`); `evaluate.py` measures.
 """
 
 from __future__ import annotations

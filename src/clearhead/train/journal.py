@@ -23,8 +23,8 @@ from clearhead.train.trackers import Choice, opened
 class Journal:
     """Lines of RUN/metrics.jsonl; `done` steps are kept of what is there already.
 
-    tracker: is told each line, too. about: the recipe, as a tracker shows it. seconds: what the lines that are kept
-    say that the run took before.
+    tracker: is told each line, too. about: what a tracker shows of the run, its recipe. seconds: what the lines that
+    are kept say that the run took before.
     """
 
     def __init__(
